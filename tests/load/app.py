@@ -8,20 +8,22 @@ Behaviour comes from environment variables; what is not set is off.
 |------------------|---------|---------|
 | PORT             | 8000    | port to listen on; 0 takes a free one (the first line on stdout says which) |
 | VERSION          | 0       | reported in the header `X-Version` and in every JSON body |
-| ON_TERM          | exit    | on SIGTERM: `exit` at once; `ignore`; `graceful` (finish what is in flight, take nothing new, exit); |
+| ON_TERM          | exit    | on SIGTERM: `exit` at once; `ignore`; `graceful` (take nothing new, finish, exit); |
 |                  |         | `delay:SECONDS` (serve on as if nothing had happened, then exit at once) |
 | BOOT_DELAY       | 0       | seconds before it binds |
-| HEALTH           | ok      | /healthz answers 200; `fail`: 503; `fail-after:SECONDS`: 200, then 503; `flap`: 200 and 503 in turn |
+| HEALTH           | ok      | /healthz answers 200; `fail`: 503; `fail-after:SECONDS`: first 200, then 503; |
+|                  |         | `flap`: 200 and 503 in turn |
 | EXIT_AFTER       |         | seconds after binding at which the process dies with status 1 |
-| CRASH_AT_START   |         | if set: one line on stderr (the value, if it is not `1`) and exit status 1, before binding |
+| CRASH_AT_START   |         | if set: exit status 1 before binding; a value other than `1` is the last line on stderr |
 | KEEPALIVE        | 5       | seconds an idle connection is kept; 0 closes after each response, announced |
 | CLOSE_EARLY      |         | close a connection after this many responses, without announcing it |
 | ACCEPT_ONLY      |         | if set: accept connections, never answer |
 | WORK_STATUS      | 200     | status of everything but /healthz and /stats (a sick app with a healthy probe) |
 | TERM_LOG         |         | file to which the SIGTERM line is appended as well |
-| LOG_REQUESTS     |         | file to which a JSON line is appended when a request begins and when it ends (CLOCK_MONOTONIC) |
+| LOG_REQUESTS     |         | file to which begin and end of each request are appended (JSON, CLOCK_MONOTONIC) |
 
-Endpoints: GET /healthz, GET /stats, GET|POST /work?ms=N&id=X, POST /upload, GET /stream?seconds=N&chunks=M, GET /upgrade.
+Endpoints: GET /healthz, GET /stats, GET|POST /work?ms=N&id=X and /upload (answer length and SHA-256 of the body),
+GET /stream?seconds=N&chunks=M (the last chunk is a checksum of the others), GET /upgrade (101, then an echo).
 
 On SIGTERM the first thing it does is to write `{"event":"sigterm","in_flight":N,"begun":B,"ended":E,...}` to
 stdout: N = B - E requests would be lost if it died now. Requests that have arrived in a socket buffer or in the accept
@@ -45,7 +47,14 @@ from collections.abc import Callable, Coroutine, Generator, Mapping
 PROBES = ("/healthz", "/stats")
 BODY_TIMEOUT = 60.0
 FOREVER = float("inf")
-REASONS = {101: "Switching Protocols", 200: "OK", 400: "Bad Request", 404: "Not Found", 500: "Internal Server Error", 503: "Service Unavailable"}
+REASONS = {
+    101: "Switching Protocols",
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
 
 
 class Settings:
@@ -86,7 +95,7 @@ class Wait:
 
 
 class Task:
-    """A suspended coroutine: the descriptor it waits for (-1: none) and the number of that wait, to tell stale timers."""
+    """A suspended coroutine: the descriptor it waits for (-1: none), the number of that wait to tell stale timers."""
 
     __slots__ = ("coroutine", "fd", "wait")
 
@@ -95,7 +104,7 @@ class Task:
 
 
 class Loop:
-    """Runs coroutines that await `Wait`. SIGTERM is handled between two steps, so its handler sees consistent counts."""
+    """Runs coroutines that await `Wait`. SIGTERM is handled between two steps, when the counts are consistent."""
 
     def __init__(self, on_term: Callable[[], None]) -> None:
         self.epoll = select.epoll()
