@@ -9,17 +9,17 @@
 # Debian 12 and 13, and Ubuntu; root, or a user with sudo.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+PATH=$PATH:/usr/sbin:/sbin
 
 BASE_IMAGE=debian:trixie-slim
 DOCKERD_LOG=/var/log/dockerd.log
-APT_UPDATE=(apt-get -qq -o Acquire::Check-Valid-Until=false update)
-WORK=
+ENGINE_RUN=/var/run/docker
+PULL_SECONDS=120
+START_SECONDS=30
 
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
-clean_up() { [ -z "$WORK" ] || as_root rm -rf "$WORK"; }
-trap clean_up EXIT
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"
@@ -27,31 +27,39 @@ as_root() {
     else die "this needs root, and there is no sudo: $*"; fi
 }
 
+# debootstrap makes device nodes, which /tmp may forbid; and a root file system is large for a /tmp in memory.
+WORK=
+work_dir() { [ -n "$WORK" ] || { WORK=$(mktemp -d -p /var/tmp rollout-setup.XXXXXX); chmod 755 "$WORK"; }; }
+trap '[ -z "$WORK" ] || as_root rm -rf "$WORK"' EXIT
+
 # ---------------------------------------------------------------- packages
 
+APT=(apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Check-Valid-Until=false)
 APT_READY=
-APT_OPTIONS=()
+
 apt_ready() {
     [ -z "$APT_READY" ] || return 0
     have apt-get || die "no apt-get here: install Docker Engine, Compose v2 and Python 3.11+ by hand, then run this again"
-    as_root "${APT_UPDATE[@]}" || say "some package lists could not be refreshed; going on with what there is"
+    as_root "${APT[@]}" update || say "some package lists could not be refreshed; going on with what there is"
     APT_READY=1
 }
 
-may_install() {
-    [ -n "${ASSUME_YES:-}" ] || [ ! -t 0 ] && return 0
+agreed() { # QUESTION
+    if [ -n "${ASSUME_YES:-}" ] || [ ! -t 0 ]; then return 0; fi
     local answer
-    read -r -p "setup: install system packages ($*)? [Y/n] " answer
-    case $answer in ""|[yY]*) ;; *) die "stopped: nothing was installed" ;; esac
+    read -r -p "setup: $1 [Y/n] " answer
+    case $answer in ""|[yY]*) ;; *) die "stopped, as you wished; nothing half-done is left" ;; esac
 }
 
-candidate() { LC_ALL=C apt-cache policy "$1" 2>/dev/null | awk '$1 == "Candidate:" && $2 != "(none)" {print $2}'; }
+candidate() { # PACKAGE: the version apt would install, or nothing
+    LC_ALL=C apt-cache policy "$1" 2>/dev/null | awk '$1 == "Candidate:" && $2 != "(none)" {print $2}'
+}
 
-apt_install() { # uses APT_OPTIONS
-    may_install "$@"
+apt_install() { # PACKAGE...
+    agreed "install with apt: $*?"
     say "installing $*"
     as_root env DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes \
-        apt-get -qq "${APT_OPTIONS[@]}" install -y --no-install-recommends "$@" >/dev/null
+        "${APT[@]}" install -y --no-install-recommends "$@" >/dev/null || die "apt could not install $*"
 }
 
 # ---------------------------------------------------------------- engine
@@ -61,11 +69,9 @@ engine_answers() { docker version --format '{{.Server.Version}}' >/dev/null 2>&1
 ensure_engine() {
     if have docker && engine_answers; then return; fi
     [ -z "${DOCKER_HOST:-}" ] || die "DOCKER_HOST is $DOCKER_HOST, and no engine answers there"
-    PATH=$PATH:/usr/sbin:/sbin
     if ! have dockerd || ! have docker; then install_engine; fi
-    engine_answers && return
     join_docker_group
-    start_engine
+    engine_answers || start_engine
 }
 
 install_engine() {
@@ -76,110 +82,122 @@ install_engine() {
     apt_install "${packages[@]}"
 }
 
-# A user who may not open the socket goes on in the docker group, without logging in again.
+# A user who may not open the engine's socket goes on inside the group docker, without logging in again.
 join_docker_group() {
-    [ "$(id -u)" != 0 ] || return 0
-    local socket=/var/run/docker.sock
-    [ -S $socket ] && [ -w $socket ] && return
-    if id -nG | tr ' ' '\n' | grep -qx docker; then return; fi
-    [ -z "${ROLLOUT_IN_DOCKER_GROUP:-}" ] || die "still no access to $socket inside the docker group"
-    if ! id -nG "$(id -un)" | tr ' ' '\n' | grep -qx docker; then
-        may_install "and add $(id -un) to the group docker, which is as powerful as root"
-        as_root usermod -aG docker "$(id -un)"
-        say "added $(id -un) to the group docker: new log-ins have it, this shell needs 'newgrp docker'"
+    if [ "$(id -u)" = 0 ] || id -nG | grep -qw docker; then return; fi
+    local user
+    user=$(id -un)
+    if ! id -nG "$user" | grep -qw docker; then
+        agreed "add $user to the group docker, which is as powerful as root?"
+        as_root usermod -aG docker "$user"
+        say "added $user to the group docker; shells opened from now on have it, this one needs: newgrp docker"
     fi
-    exec sg docker -c "ROLLOUT_IN_DOCKER_GROUP=1 exec $(printf '%q' "$PWD/scripts/setup.sh")"
+    exec 9<&-
+    exec sg docker -c "exec $(printf '%q' "$PWD/scripts/setup.sh")"
 }
 
 start_engine() {
     if [ -d /run/systemd/system ]; then
         say "starting the engine with systemd"
         as_root systemctl start docker
-        wait_for_engine "" 60 || die "the engine does not answer: see 'journalctl -u docker'"
+        engine_came_up "" || die "the engine does not answer: see 'journalctl -u docker'"
+        return
+    fi
+    if running "$(dockerd_pid)" dockerd; then
+        engine_came_up "$(dockerd_pid)" || die "dockerd runs (pid $(dockerd_pid)) but does not answer: see its log"
         return
     fi
     forget_dead_engine
     say "starting dockerd in the background (log: $DOCKERD_LOG)"
-    launch_dockerd 30 && return
-    forget_dead_engine stuck
+    launch_dockerd && return
+    end_stuck_containerd
+    forget_dead_engine
     say "starting dockerd once more"
-    launch_dockerd 30 || die "the engine does not answer; the end of $DOCKERD_LOG:
-$(as_root tail -n 5 "$DOCKERD_LOG")"
+    launch_dockerd || die "the engine does not start; the end of its log: $(as_root tail -n 5 "$DOCKERD_LOG")"
 }
 
 launch_dockerd() {
     local pid
-    # Its own session and no terminal: it outlives this script, and Ctrl-C in the shell does not reach it.
-    pid=$(as_root sh -c 'setsid dockerd </dev/null >>"$1" 2>&1 & echo $!' sh "$DOCKERD_LOG")
-    wait_for_engine "$pid" "$1"
+    # A session of its own, no terminal, none of our files: it outlives this script and whoever called it.
+    pid=$(as_root sh -c 'setsid dockerd </dev/null >>"$1" 2>&1 9<&- & echo $!' sh "$DOCKERD_LOG")
+    if engine_came_up "$pid"; then return 0; fi
+    if running "$pid" dockerd; then as_root kill -9 "$pid"; fi
+    return 1
 }
 
-wait_for_engine() { # PID SECONDS
-    local deadline=$((SECONDS + $2))
+engine_came_up() { # PID of dockerd, or nothing where another program looks after it
+    local deadline=$((SECONDS + START_SECONDS))
     until engine_answers; do
         if [ -n "$1" ] && [ ! -d "/proc/$1" ]; then return 1; fi
-        [ $SECONDS -lt $deadline ] || return 1
+        if [ "$SECONDS" -ge "$deadline" ]; then return 1; fi
         sleep 0.1
     done
 }
 
-runs_as() { # PID NAME
+running() { # PID NAME: does a process of that name run under that pid?
     [ -n "$1" ] && [ "$(cat "/proc/$1/comm" 2>/dev/null)" = "$2" ]
 }
 
-# What an engine that was killed leaves behind can stop the next one.
-forget_dead_engine() { # [stuck]
-    local run=/var/run/docker pid
-    pid=$(cat $run.pid 2>/dev/null || true)
-    if [ -n "$pid" ] && runs_as "$pid" dockerd; then
-        wait_for_engine "$pid" 15 || die "dockerd (pid $pid) runs but does not answer; see its log"
-        return
+dockerd_pid() { cat "$ENGINE_RUN.pid" 2>/dev/null || true; }
+containerd_pid() { as_root cat "$ENGINE_RUN/containerd/containerd.pid" 2>/dev/null || true; }
+
+# What an engine that was killed leaves behind can keep the next one from starting.
+forget_dead_engine() {
+    local socket=/run/containerd/containerd.sock
+    if [ -e $ENGINE_RUN.pid ] && ! running "$(dockerd_pid)" dockerd; then
+        say "removing the stale $ENGINE_RUN.pid: no dockerd has pid $(dockerd_pid)"
+        as_root rm -f $ENGINE_RUN.pid
     fi
-    [ -z "$pid" ] || { say "removing the stale $run.pid (no dockerd has pid $pid)"; as_root rm -f $run.pid; }
-    pid=$(as_root cat $run/containerd/containerd.pid 2>/dev/null || true)
-    if [ -n "$pid" ] && runs_as "$pid" containerd && [ "${1:-}" = stuck ]; then
-        say "ending the containerd that the dead engine left (pid $pid)"
+    if [ -n "$(containerd_pid)" ] && ! running "$(containerd_pid)" containerd; then
+        say "removing the stale pid file of containerd"
+        as_root rm -f $ENGINE_RUN/containerd/containerd.pid
+    fi
+    # dockerd relies on a system containerd wherever this file exists, listened to or not.
+    if [ -S $socket ] && ! grep -q " \(/var\)\?$socket\$" /proc/net/unix; then
+        say "removing the stale $socket: nothing listens there"
+        as_root rm -f $socket
+    fi
+}
+
+# The containerd of a killed engine lives on; the next engine takes it over, unless it no longer answers.
+end_stuck_containerd() {
+    local pid
+    pid=$(containerd_pid)
+    if running "$pid" containerd; then
+        say "ending the containerd that a dead engine left (pid $pid)"
         as_root kill -9 "$pid"
-        as_root rm -f $run/containerd/containerd.pid
-    elif [ -n "$pid" ] && ! runs_as "$pid" containerd; then
-        as_root rm -f $run/containerd/containerd.pid
-    fi
-    # dockerd waits for a system containerd whenever this file exists, listened to or not.
-    if [ -S /run/containerd/containerd.sock ] && ! grep -q '/run/containerd/containerd.sock$' /proc/net/unix; then
-        as_root rm -f /run/containerd/containerd.sock
+        while running "$pid" containerd; do sleep 0.1; done
     fi
 }
 
 # ---------------------------------------------------------------- Compose v2
 
+compose_version() { docker compose version --short 2>/dev/null || docker-compose version --short 2>/dev/null; }
+
 compose_v2() {
     local version
-    version=$(docker compose version --short 2>/dev/null || docker-compose version --short 2>/dev/null || true)
-    case ${version#v} in [2-9].*|[1-9][0-9].*) return 0 ;; *) return 1 ;; esac
+    version=$(compose_version) || return 1
+    case ${version#v} in [2-9].*|[1-9][0-9].*) ;; *) return 1 ;; esac
 }
 
 ensure_compose() {
     if compose_v2; then return; fi
     apt_ready
-    local package
-    for package in docker-compose-v2 docker-compose-plugin; do
-        if [ -n "$(candidate $package)" ]; then apt_install $package; compose_v2 && return; fi
-    done
-    case $(candidate docker-compose) in
-        [2-9]*) apt_install docker-compose ;;
-        *) install_compose_from_trixie ;;
-    esac
-    compose_v2 || die "Compose v2 was installed but 'docker compose version' fails"
+    # The names in Docker's own repository, Ubuntu, and Debian 13; where Docker's is set up, it is preferred.
+    if [ -n "$(candidate docker-compose-plugin)" ]; then apt_install docker-compose-plugin
+    elif [ -n "$(candidate docker-compose-v2)" ]; then apt_install docker-compose-v2
+    elif dpkg --compare-versions "$(candidate docker-compose)" ge 2; then apt_install docker-compose
+    else install_next_compose; fi
+    compose_v2 || die "Compose v2 was installed, but 'docker compose version' does not work"
 }
 
-# Debian 12 has only Compose v1. The next release's package needs nothing newer; its source is derived from this
-# machine's own, used through a private apt configuration, and gone afterwards.
-install_compose_from_trixie() {
-    . /etc/os-release
-    [ "${VERSION_CODENAME:-}" = bookworm ] || die "no package with Compose v2 here: install 'docker compose' by hand"
-    WORK=$(mktemp -d)
+# Debian 12 has Compose v1 only, but the package of Debian 13 needs nothing newer. Its source is derived from this
+# machine's own and pinned low, in an apt configuration that lives no longer than this script.
+install_next_compose() {
+    [ "$(. /etc/os-release && echo "${VERSION_CODENAME:-}")" = bookworm ] \
+        || die "no package of Compose v2 for this system: install 'docker compose' by hand"
+    work_dir
     mkdir -p "$WORK/sources" "$WORK/preferences" "$WORK/lists/partial"
-    chmod 755 "$WORK"
     local file
     for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
         if [ -f "$file" ] && grep -q bookworm "$file"; then
@@ -188,12 +206,12 @@ install_compose_from_trixie() {
         fi
     done
     printf 'Package: *\nPin: release n=trixie*\nPin-Priority: 50\n' > "$WORK/preferences/next"
-    APT_OPTIONS=(-o "Dir::Etc::SourceList=/dev/null" -o "Dir::Etc::SourceParts=$WORK/sources"
-                   -o "Dir::Etc::PreferencesParts=$WORK/preferences" -o "Dir::State::Lists=$WORK/lists"
-                   -o "Dir::Cache::pkgcache=" -o "Dir::Cache::srcpkgcache=")
-    as_root "${APT_UPDATE[@]}" "${APT_OPTIONS[@]}" || true
+    local plain=("${APT[@]}")
+    APT+=(-o Dir::Etc::SourceList=/dev/null -o "Dir::Etc::SourceParts=$WORK/sources" -o "Dir::State::Lists=$WORK/lists"
+          -o "Dir::Etc::PreferencesParts=$WORK/preferences" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache=)
+    as_root "${APT[@]}" update || true
     apt_install docker-compose/trixie
-    APT_OPTIONS=()
+    APT=("${plain[@]}")
 }
 
 # ---------------------------------------------------------------- base image
@@ -201,67 +219,68 @@ install_compose_from_trixie() {
 ensure_base_image() {
     if docker image inspect "$BASE_IMAGE" >/dev/null 2>&1; then return; fi
     say "pulling $BASE_IMAGE"
-    if timeout 60 docker pull -q "$BASE_IMAGE" >/dev/null 2>&1; then return; fi
-    say "no registry answers: building $BASE_IMAGE with debootstrap"
-    bootstrap_base_image
-}
-
-bootstrap_base_image() {
+    if timeout "$PULL_SECONDS" docker pull -q "$BASE_IMAGE" >/dev/null 2>&1; then return; fi
     local packages=()
-    have debootstrap || [ -x /usr/sbin/debootstrap ] || packages+=(debootstrap)
+    have debootstrap || packages+=(debootstrap)
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || packages+=(debian-archive-keyring)
     if [ ${#packages[@]} -gt 0 ]; then apt_ready; apt_install "${packages[@]}"; fi
-    local root
-    WORK=$(mktemp -d)
-    root=$WORK/root
-    as_root env PATH="$PATH:/usr/sbin:/sbin" debootstrap --variant=minbase trixie "$root" >"$WORK/log" 2>&1 \
+    say "no registry gave it: making $BASE_IMAGE with debootstrap"
+    work_dir
+    as_root debootstrap --variant=minbase trixie "$WORK/root" >"$WORK/log" 2>&1 \
         || die "debootstrap failed: $(tail -n 3 "$WORK/log")"
-    as_root sh -c 'rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*' sh "$root"
-    as_root tar -C "$root" -c . | docker import --change 'CMD ["bash"]' - "$BASE_IMAGE" >/dev/null
+    as_root sh -c 'rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*' sh "$WORK/root"
+    as_root tar -C "$WORK/root" -c . | docker import --change 'CMD ["bash"]' - "$BASE_IMAGE" >/dev/null
 }
 
 # ---------------------------------------------------------------- Python
 
-new_enough() { "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
-
-find_python() {
-    local name
-    for name in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11 python3.14 /usr/bin/python3; do
-        if have "$name" && new_enough "$name"; then echo "$name"; return 0; fi
-    done
-    return 1
-}
-
-ensure_python() {
-    # The stamp says what .venv was made from: a changed pyproject.toml or a moved checkout makes it anew.
+ensure_venv() {
+    # The stamp tells what .venv was made from: where the checkout stood, and the dependencies it was given.
     local stamp python
-    stamp=$(cat pyproject.toml scripts/setup.sh <(pwd) | sha256sum)
+    stamp=$(pwd; sed '/^\[tool/,$d' pyproject.toml | sha256sum)
     if [ "$(cat .venv/.stamp 2>/dev/null)" = "$stamp" ] && [ -x .venv/bin/python ]; then return; fi
-    if ! .venv/bin/python -c '' 2>/dev/null; then
-        python=$(find_python) || { install_python; python=$(find_python); } || die "Python 3.11 or newer not found: set PYTHON=/path/to/it"
+    if [ "$(head -n 1 .venv/.stamp 2>/dev/null)" != "$PWD" ] || ! .venv/bin/python -c '' 2>/dev/null; then
+        find_python >/dev/null || install_python
+        python=$(find_python) || die "no Python 3.11 or newer found: set PYTHON=/path/to/python3"
         say "making .venv with $("$python" --version)"
         rm -rf .venv
         "$python" -m venv .venv
+        pwd > .venv/.stamp
     fi
-    say "installing the project's Python dependencies into .venv"
+    say "installing the Python dependencies into .venv"
     # Dependency groups need pip 25.1.
     .venv/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
     .venv/bin/python -m pip install -qq -e '.[server]' --group dev
-    echo "$stamp" > .venv/.stamp
+    printf '%s\n' "$stamp" > .venv/.stamp
+}
+
+find_python() {
+    local name
+    for name in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11 /usr/bin/python3; do
+        if "$name" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+            echo "$name"
+            return 0
+        fi
+    done
+    return 1
 }
 
 install_python() {
     apt_ready
     local version
-    version=$(candidate python3)
-    if dpkg --compare-versions "${version:-0}" ge 3.11; then apt_install python3 python3-venv; return; fi
+    if dpkg --compare-versions "$(candidate python3)" ge 3.11; then apt_install python3 python3-venv; return; fi
     for version in 3.13 3.12 3.11; do
         if [ -n "$(candidate python$version-venv)" ]; then apt_install python$version-venv; return; fi
     done
 }
 
+# ---------------------------------------------------------------- in order
+
+# Two of these at once (two `make` in one checkout) would write the same .venv: the second waits for the first.
+exec 9<.
+flock 9
 ensure_engine
 ensure_compose
 ensure_base_image
-ensure_python
-say "ready: engine $(docker version --format '{{.Server.Version}}'), Compose $(docker compose version --short 2>/dev/null || docker-compose version --short), $(.venv/bin/python --version)"
+ensure_venv
+say "ready: engine $(docker version --format '{{.Server.Version}}'), Compose $(compose_version), $(.venv/bin/python --version)"

@@ -1,0 +1,64 @@
+# Every target works in a fresh checkout: what it needs is set up first, and a second time costs under a second.
+#
+#   make test                           everything CI runs
+#   make unit PYTEST='pytest -n auto'   pytest with other options
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+PYTEST ?= pytest
+RUN := PATH="$(CURDIR)/$(BIN):$$PATH" scripts/with-engine
+
+.PHONY: help setup images demo test check format unit simulation contract e2e faults soak bench clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+
+setup:  ## engine, Compose v2, base image and .venv: whatever this machine lacks
+	@scripts/setup.sh
+
+images: setup  ## the images that tests, demo and benchmark run
+	@scripts/with-engine scripts/images.sh
+
+demo: images  ## a deploy under load, on this machine, with a receipt
+	@$(RUN) scripts/demo.sh
+
+test: check images  ## check, then every test but the slow ones: unit, simulation, contract, e2e
+	@$(RUN) $(PYTEST) -m 'not slow' $(wildcard tests/unit tests/simulation tests/contract tests/e2e)
+
+check: setup  ## lint, format, types, layers
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: setup  ## format the code and mend what ruff can mend
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+unit: setup  ## the tests that need no engine and no proxy
+	@$(RUN) $(PYTEST) tests/unit
+
+simulation: setup  ## deploys over fake ports and a virtual clock, crashed everywhere
+	@$(RUN) $(PYTEST) tests/simulation
+
+contract: images  ## one suite per port, over the fakes and the real things
+	@$(RUN) $(PYTEST) tests/contract
+
+e2e: images  ## real engine, Compose, nginx and HAProxy, under load
+	@$(RUN) $(PYTEST) -m 'not slow' tests/e2e
+
+faults: images  ## only the tests that kill, refuse or starve real processes
+	@$(RUN) $(PYTEST) -m 'faults and not slow'
+
+soak: images  ## the slow tests
+	@$(RUN) $(PYTEST) -m slow --timeout 0
+
+bench: images  ## measure: lost requests, phases, memory
+	@$(RUN) python bench/run.py
+
+clean:  ## remove what the tools left in the checkout, .venv too; the engine and its images stay
+	@rm -rf .venv .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	@find rollout tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
