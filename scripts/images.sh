@@ -5,56 +5,47 @@
 #   scripts/images.sh           all of them
 #   scripts/images.sh TAG...    only these, e.g. rollout-test/nginx:1.26
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../tests/images"
 
 LABEL=rollout-test.sources
-SOURCES=tests/images
-APP=tests/load/app.py
+BASE_IMAGE=debian:trixie-slim
+APP=../load/app.py
+ONLY=" $* "
 WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
 
-base_id=$(docker image inspect --format '{{.Id}}' debian:trixie-slim 2>/dev/null) \
-    || { echo "images: debian:trixie-slim is missing: run scripts/setup.sh" >&2; exit 1; }
-present=$(docker image ls --filter "label=$LABEL" --format '{{.Repository}}:{{.Tag}}' | sort -u | xargs -r docker image inspect \
-    --format "{{range .RepoTags}}{{.}} {{end}}|{{index .Config.Labels \"$LABEL\"}}")
+die() { printf 'images: %s\n' "$*" >&2; exit 1; }
 
-wanted() { # TAG
-    local tag
-    [ ${#only[@]} -gt 0 ] || return 0
-    for tag in "${only[@]}"; do [ "$tag" != "$1" ] || return 0; done
-    return 1
-}
+base=$(docker image inspect --format '{{.Id}}' "$BASE_IMAGE" 2>/dev/null) \
+    || die "$BASE_IMAGE is missing: run scripts/setup.sh"
+present=$(docker image ls --quiet --filter "label=$LABEL" | sort -u | xargs -r docker image inspect \
+    --format "{{range .RepoTags}}{{.}}={{index \$.Config.Labels \"$LABEL\"}} {{end}}" | tr '\n' ' ')
 
-build() { # TAG DOCKERFILE CONTEXT_FILES [BUILD_ARG...]
-    local tag=$1 dockerfile=$2 files=$3 hash arg args=()
-    shift 3
-    wanted "$tag" || return 0
-    hash=$({ echo "$base_id" "$@"; cat "$dockerfile" $files; } | sha256sum | cut -c1-16)
-    if grep -qE "(^| )$tag .*\|$hash$" <<<"$present"; then return 0; fi
+build() { # TAG BUILD_ARG DOCKERFILE [FILE of the build context, or that it depends on]...
+    local tag=$1 arg=$2 hash
+    shift 2
+    if [ "$ONLY" != "  " ] && [[ $ONLY != *" $tag "* ]]; then return; fi
+    hash=$({ echo "$base $arg"; cat "$@"; } | sha256sum | cut -c 1-16)
+    if [[ " $present" == *" $tag=$hash "* ]]; then return; fi
     echo "images: building $tag"
-    for arg in "$@"; do args+=(--build-arg "$arg"); done
-    local context=$WORK/${tag//[\/:]/-}
-    mkdir -p "$context"
-    cp "$dockerfile" "$context/Dockerfile"
-    [ -z "$files" ] || cp $files "$context/"
-    DOCKER_BUILDKIT=0 docker build -q -t "$tag" --label "$LABEL=$hash" "${args[@]}" "$context" >"$WORK/log" 2>&1 \
-        || { cat "$WORK/log" >&2; echo "images: $tag could not be built" >&2; exit 1; }
+    rm -rf "$WORK/context"
+    mkdir "$WORK/context"
+    cp "$@" "$WORK/context"
+    # BuildKit needs a plugin that not every machine has; the classic builder is part of every engine.
+    DOCKER_BUILDKIT=0 docker build --quiet --tag "$tag" --label "$LABEL=$hash" ${arg:+--build-arg "$arg"} \
+        --file "$WORK/context/$1" "$WORK/context" >"$WORK/log" 2>&1 \
+        || { cat "$WORK/log" >&2; die "$tag could not be built"; }
 }
 
-only=("$@")
-suite() { # TAG NAME SUITE
-    build "$1" "$SOURCES/$2.Dockerfile" "$SOURCES/second-suite" "SUITE=$3"
-}
-
-suite rollout-test/nginx:1.26 nginx trixie
-suite rollout-test/nginx:1.30 nginx sid
-suite rollout-test/nginx:1.22 nginx bookworm
-suite rollout-test/haproxy:3.0 haproxy trixie
-suite rollout-test/haproxy:3.2 haproxy sid
-suite rollout-test/haproxy:2.6 haproxy bookworm
-build rollout-test/python:latest "$SOURCES/python.Dockerfile" ""
-if [ -f "$APP" ]; then
-    for version in 1 2 3; do
-        build "rollout-test/app:$version" "$SOURCES/app.Dockerfile" "$APP" "ROLLOUT_APP_VERSION=$version"
-    done
-fi
+# Two nginx and two HAProxy that users of stable releases have, and one each that is newer: nginx 1.27.4 and later
+# keep idle connections open for a moment when they reload.
+build rollout-test/nginx:1.22 SUITE=bookworm nginx.Dockerfile second-suite
+build rollout-test/nginx:1.26 SUITE=trixie nginx.Dockerfile second-suite
+build rollout-test/nginx:1.30 SUITE=sid nginx.Dockerfile second-suite
+build rollout-test/haproxy:2.6 SUITE=bookworm haproxy.Dockerfile second-suite
+build rollout-test/haproxy:3.0 SUITE=trixie haproxy.Dockerfile second-suite
+build rollout-test/haproxy:3.2 SUITE=sid haproxy.Dockerfile second-suite
+build rollout-test/python:latest "" python.Dockerfile
+for version in 1 2 3; do
+    build "rollout-test/app:$version" "ROLLOUT_APP_VERSION=$version" app.Dockerfile "$APP" python.Dockerfile
+done
