@@ -37,8 +37,8 @@ build() { # TAG BUILD_ARG DOCKERFILE [FILE of the build context, or that it depe
         || { cat "$WORK/log" >&2; die "$tag could not be built"; }
 }
 
-# Two nginx and two HAProxy that users of stable releases have, and one each that is newer: nginx 1.27.4 and later
-# keep idle connections open for a moment when they reload.
+# For each proxy the version of Debian 12, of Debian 13, and a recent one: nginx 1.27.4 and later can keep idle
+# connections open through a reload (keepalive_min_timeout), those before cannot.
 build rollout-test/nginx:1.22 SUITE=bookworm nginx.Dockerfile second-suite
 build rollout-test/nginx:1.26 SUITE=trixie nginx.Dockerfile second-suite
 build rollout-test/nginx:1.30 SUITE=sid nginx.Dockerfile second-suite
