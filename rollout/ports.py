@@ -1,0 +1,291 @@
+"""The seams. Steps, strategies and the deploy see only these; one contract suite (tests/contract) runs over every
+implementation, fakes included.
+
+Common rules: every method may be called again after a crash and does no harm (idempotent); times are seconds; ids are
+full container ids; failures are RolloutError subclasses only, foreign errors are translated inside the implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rollout.model import (
+    Counted,
+    Finding,
+    HealthCheck,
+    InFlight,
+    Pool,
+    Replica,
+    Revision,
+    RevisionKey,
+    ServiceSettings,
+    Switched,
+    Upstream,
+    Usage,
+)
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Monotonic seconds, for durations and deadlines."""
+
+    def wall(self) -> float:
+        """Seconds since the epoch, for people and records; may jump."""
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    exit_code: int
+    output: str
+
+
+class Engine(Protocol):
+    """Containers of one Compose project. Another project's containers are never seen and never touched."""
+
+    def replicas(self, service: str) -> list[Replica]:
+        """All containers of the service in every state, sorted by number. One-off (`compose run`) ones are left out.
+        Raises EngineError."""
+
+    def inspect(self, replica_id: str) -> Replica | None:
+        """The replica with its details, None when it is gone. Raises EngineError."""
+
+    def create(self, service: str, count: int, config: str | None) -> list[str]:
+        """Create `count` more containers of the service, through Compose, without starting them; return their ids.
+
+        `config` None: from the user's own Compose files as they are now. Otherwise from that resolved project (YAML),
+        for a rollback, a recovery or `--image`. Existing containers are neither changed nor removed.
+        Not idempotent by itself: a caller that crashed re-observes `replicas` first. Raises ComposeError, EngineError.
+        """
+
+    def start(self, replica_id: str) -> None:
+        """Start it; nothing when it runs. Raises DeployFailed when the engine cannot run it (bad command, port taken),
+        EngineError when it is gone or the engine fails."""
+
+    def stop(self, replica_id: str, timeout: float | None) -> None:
+        """Send the stop signal, wait up to `timeout` (None: the container's own), then SIGKILL; return once it has exited.
+        Nothing when it is not running or gone. A restart policy does not bring it back."""
+
+    def remove(self, replica_id: str) -> None:
+        """Remove the stopped container and its anonymous volumes; nothing when it is gone."""
+
+    def logs(self, replica_id: str, lines: int) -> list[str]:
+        """The last `lines` lines of its output, oldest first; empty when it is gone or its log driver keeps none."""
+
+    def exec(self, container: str, argv: Sequence[str], *, user: str = "", timeout: float = 30.0) -> ExecResult:
+        """Run argv (no shell) inside a running container. Raises EngineError when the container is not running;
+        a missing program is exit code 126 or 127."""
+
+    def usage(self, replica_id: str) -> Usage | None:
+        """CPU and memory of a running container, None when it is not running."""
+
+
+class Images(Protocol):
+    """Images, by reference (`shop/web:1.4`) or id (`sha256:…`)."""
+
+    def image_id(self, reference: str) -> str | None:
+        """The id the reference means here and now, None when there is no such image."""
+
+    def pull(self, service: str, config: str | None) -> None:
+        """Pull the service's image as Compose does, with the Docker CLI's credentials. Raises ImageNotFound with the
+        registry's words."""
+
+    def build(self, service: str) -> None:
+        """Build the service's image as Compose does. Raises ComposeError with the builder's words."""
+
+    def tag(self, image_id: str, reference: str) -> None: ...
+
+    def untag(self, reference: str) -> None:
+        """Remove this name of the image, and the image with its last name; nothing when there is no such name."""
+
+    def tags(self, prefix: str) -> list[str]:
+        """All references that start with `prefix`."""
+
+
+class Prober(Protocol):
+    def probe(self, replica: Replica, address: str, check: HealthCheck, port: int) -> str | None:
+        """Probe once. None when it passed, else the reason in a few words (`connection refused`, `HTTP 503`).
+
+        `address` is the IP the proxy will use; `port` the service's (used when the check names none).
+        Docker's own HEALTHCHECK is not the prober's business. Never raises for what the replica does.
+        """
+
+
+class Proxy(Protocol):
+    """The one proxy of a project. Knows pools by service; renders, applies, confirms, and says when it is done with one."""
+
+    def network(self, settings: ServiceSettings) -> str:
+        """The engine's name of the network over which the proxy reaches this service's replicas (a key of
+        `Replica.addresses`). Raises SpecError when they share none, ProxyUnreachable when the proxy is not running."""
+
+    def pool(self, service: str) -> Pool | None:
+        """The pool that the config in force on disk names for the service; None when it names none."""
+
+    def prepare(self, pool: Pool) -> None:
+        """Render and test the config that `switch(pool)` would load, without touching what is live. Raises ProxyRejected.
+        Optional before `switch` (which does it itself if it was not done): it lets the test overlap with other waits."""
+
+    def switch(self, pool: Pool) -> Switched:
+        """Make `pool` the live one for its service: rendered, tested, written atomically, loaded, confirmed live.
+
+        When it returns, no new request goes to an upstream that is not in `pool`, except on connections that
+        `in_flight` still reports. Raises ProxyRejected with the former config in force and on disk, ProxyUnreachable
+        when nothing was changed. Equal to what is live: changes nothing, `reloaded` False. Other services' config is
+        left byte for byte as it is.
+        """
+
+    def in_flight(self, switched: Switched | None, upstreams: Sequence[Upstream]) -> InFlight:
+        """Whether the proxy can still send, or is still sending, a request to any of `upstreams` (already out of the
+        pool). `switched` None: nothing is known of the switch (a crash), so every old worker counts. Exact: `drained` is
+        True only when no live worker can ever send to them again. Cheap enough to poll every 5-15 ms."""
+
+    def cut(self, switched: Switched | None, upstreams: Sequence[Upstream]) -> int:
+        """The drain limit has passed: make sure that no live worker can send to `upstreams` any more, closing what it takes
+        and no more (nginx: connections already joined to them die with the container, so only old workers that could
+        still *begin* a request to them are ended; HAProxy: `shutdown sessions server`). Returns the connections cut,
+        those that end with the container included. After it, stopping them frees no address that is still in use."""
+
+    def forget(self, service: str, upstreams: Sequence[Upstream]) -> None:
+        """The upstreams are drained and stopped: drop what the proxy still keeps of them (HAProxy: `del server`)."""
+
+    def mark(self, service: str) -> str:
+        """A marker for `count`: counting begins here. Survives a crash (text)."""
+
+    def count(self, service: str, marker: str) -> Counted:
+        """Requests per upstream address since the marker, as the proxy counted them. Never raises."""
+
+    def findings(self) -> list[Finding]:
+        """Settings of the running proxy that lose requests, each with the line to write instead (PROXIES 0-9)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutRecord:
+    """A rollout as the journal holds it. `old` are the containers it found, `previous` the pool it found."""
+
+    id: int
+    service: str
+    what: str  # deploy | rollback
+    state: str  # running | undoing | deployed | undone | failed | paused
+    strategy: str
+    target: Revision
+    old: tuple[str, ...]  # container ids in service when it began
+    previous: Pool | None
+    switched: bool  # at least one switch was begun: from here on it is finished, not undone
+    started_at: float  # wall clock
+    marker: str = ""  # Proxy.mark at the start
+    receipt: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """Old replicas that run on, out of rotation, so that a rollback is only a switch."""
+
+    service: str
+    revision: int
+    replicas: tuple[str, ...]
+    until: float  # wall clock
+
+
+class Journal(Protocol):
+    """What must survive a crash. Every write is durable when it returns. Raises StateError (disk full, permission)."""
+
+    def unfinished(self, service: str) -> RolloutRecord | None:
+        """The rollout that an earlier run left running, undoing or paused."""
+
+    def begin(
+        self,
+        service: str,
+        *,
+        what: str,
+        strategy: str,
+        target: Revision,
+        old: Sequence[str],
+        previous: Pool | None,
+        marker: str,
+    ) -> RolloutRecord: ...
+
+    def step_begun(self, rollout: int, index: int, step: str, detail: Mapping[str, Any]) -> None: ...
+
+    def step_done(self, rollout: int, index: int, result: Mapping[str, Any]) -> None: ...
+
+    def mark_state(self, rollout: int, *, state: str | None = None, switched: bool | None = None) -> None: ...
+
+    def finish(self, rollout: int, state: str, receipt: Mapping[str, Any]) -> None:
+        """The rollout is over; when `deployed`, its target is the live revision from here on, in the same commit."""
+
+    def revision(self, service: str, key: RevisionKey, image: str, config: str) -> Revision:
+        """The revision with this key, numbered and stored when it is new; an equal one keeps its number."""
+
+    def revisions(self, service: str) -> list[Revision]:
+        """Newest first."""
+
+    def live(self, service: str) -> Revision | None: ...
+
+    def warm(self, service: str) -> Warm | None: ...
+
+    def set_warm(self, service: str, warm: Warm | None) -> None: ...
+
+    def history(self, service: str | None, limit: int) -> list[RolloutRecord]:
+        """Ended and unfinished rollouts, newest first."""
+
+
+class Lock(Protocol):
+    def hold(self, service: str, what: str, wait: float) -> AbstractContextManager[None]:
+        """The lease on a service for the length of the block. Waits up to `wait` seconds for another holder, then raises
+        LockHeld naming it. Freed by the kernel when the process dies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    pid: int  # as `ProxyProcess.processes` sees it; only ever compared, never signalled
+    title: str  # "nginx: worker process is shutting down"
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """How a host path is seen by the proxy. `path` inside it; `single_file` when the mount is that very file."""
+
+    path: str
+    single_file: bool = False
+    read_only: bool = False
+
+
+class ProxyProcess(Protocol):
+    """Where the proxy runs: a container, or this host. What nginx and HAProxy are spoken to through."""
+
+    def describe(self) -> str:
+        """For messages: `container shop-edge-1 (service edge)`."""
+
+    def identity(self) -> str:
+        """Changes when the proxy is restarted (container id and start time). Raises ProxyUnreachable when not running."""
+
+    def argv(self) -> list[str]:
+        """The command line it was started with."""
+
+    def exec(self, argv: Sequence[str], *, user: str = "", timeout: float = 30.0) -> ExecResult:
+        """Run argv (no shell) beside the proxy. A missing program is exit code 126 or 127. Raises ProxyUnreachable."""
+
+    def signal(self, name: str) -> None:
+        """Signal its main process: `HUP`."""
+
+    def processes(self) -> list[Process]:
+        """Its processes with their titles; all of them, the main one included."""
+
+    def output(self, since: float) -> list[str]:
+        """What it printed since that wall-clock second (stdout and stderr, oldest first); empty when unknown."""
+
+    def networks(self) -> Mapping[str, str]:
+        """Engine network name → the address the controller reaches the proxy at on it."""
+
+    def mount(self, host_path: str) -> Mount | None:
+        """Where the proxy sees this host path; None when it does not."""
+
+    def host_path(self, path: str) -> str | None:
+        """Where this host sees the proxy's path (the reverse of `mount`); None when it is not shared with the host."""
+
+    def read(self, path: str) -> bytes | None:
+        """A file of the proxy's own file system, None when there is none."""
