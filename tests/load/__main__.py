@@ -34,7 +34,7 @@ class Control:
 
     def __init__(self, session: Session) -> None:
         self.session, self.tally = session, session.tally
-        self.wanted = 0
+        self.wanted: int | None = None
         self.version = ""
         self.tally.changed = self.answer_wait
 
@@ -45,20 +45,20 @@ class Control:
         say({"about": "ready"})
         while line := await reader.readline():
             question = json.loads(line)
-            self.wanted = question.get("wait", 0)
+            self.wanted = question.get("wait")
             self.version = question.get("version", "")
             self.answer_wait()
             if "progress" in question:
                 say({"about": "progress", **progress(self.tally)})
             if "stop" in question:
                 break
-        self.wanted = 0
-        self.session.stopping.set()
+        self.wanted = None
+        self.session.stop()
 
     def answer_wait(self) -> None:
         counted = self.tally.versions[self.version] if self.version else self.tally.total
-        if self.wanted and counted >= self.wanted:
-            self.wanted = 0
+        if self.wanted is not None and counted >= self.wanted:
+            self.wanted = None
             say({"about": "wait", "counted": counted})
 
 
@@ -90,9 +90,9 @@ async def run(options: argparse.Namespace, mix: Mix) -> Report:
     loop = asyncio.get_running_loop()
     if not options.control:
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, session.stopping.set)
+            loop.add_signal_handler(number, session.stop)
     if options.duration:
-        loop.call_later(options.duration, session.stopping.set)
+        loop.call_later(options.duration, session.stop)
     async with asyncio.TaskGroup() as group:
         group.create_task(session.run())
         if options.control:

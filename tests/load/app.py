@@ -299,8 +299,7 @@ class App:
             self.loop.spawn(self.exit(settings.exit_after, 1, "EXIT_AFTER is over"))
         while not self.closing:
             await Wait(self.listener.fileno(), select.EPOLLIN, FOREVER)
-            for conn in self.accept():
-                self.loop.spawn(self.serve(conn))
+            self.spawn_all(self.accept())
 
     def accept(self) -> list[Connection]:
         accepted: list[Connection] = []
@@ -314,6 +313,11 @@ class App:
         except OSError:
             pass
         return accepted
+
+    def spawn_all(self, accepted: list[Connection]) -> None:
+        if not self.settings.accept_only:
+            for conn in accepted:
+                self.loop.spawn(self.serve(conn))
 
     async def exit(self, seconds: float, status: int, reason: str) -> None:
         await Wait(-1, 0, seconds)
@@ -337,8 +341,7 @@ class App:
             say(line, self.settings.term_log)
         if self.settings.on_term == "exit":
             os._exit(0)
-        for conn in waiting:
-            self.loop.spawn(self.serve(conn))
+        self.spawn_all(waiting)
         if self.settings.on_term == "delay":
             self.loop.spawn(self.exit(self.settings.term_delay, 0, "ON_TERM delay is over"))
         if self.settings.on_term == "graceful":
@@ -363,10 +366,8 @@ class App:
 
     async def serve(self, conn: Connection) -> None:
         try:
-            while not self.settings.accept_only and await self.one(conn):
+            while await self.one(conn):
                 pass
-            if self.settings.accept_only:
-                await Wait(-1, 0, FOREVER)
         except (OSError, ValueError):
             pass
         finally:
@@ -393,7 +394,7 @@ class App:
         finally:
             self.ended += 1
             self.log("end", number, outcome)
-        return kept
+        return kept and not self.closing
 
     def log(self, event: str, number: int, what: str) -> None:
         if self.settings.log_requests:

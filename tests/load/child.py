@@ -40,7 +40,11 @@ class Load:
         if self.host:
             command += ["--host", self.host]
         self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._answer("ready", ANSWER_TIMEOUT)
+        try:
+            self._answer("ready", ANSWER_TIMEOUT)
+        except (LoadError, TimeoutError, KeyboardInterrupt):
+            self._end()
+            raise
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

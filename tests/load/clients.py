@@ -29,6 +29,11 @@ class Session:
         self.stopping = asyncio.Event()
         self.serial = 0
 
+    def stop(self) -> None:
+        """Let every client finish what it has begun."""
+        self.tally.stop()
+        self.stopping.set()
+
     async def pause(self, seconds: float) -> None:
         """Sleep, but no longer than until the load is stopped."""
         try:
@@ -38,7 +43,7 @@ class Session:
             pass
 
     async def run(self) -> None:
-        """All clients of the mix, until `stopping` is set and each has finished its current request."""
+        """All clients of the mix, until `stop` is called and each has finished its current request."""
         mix = self.mix
         counts: list[tuple[type[Client], int]] = [
             (Get, mix.get),
@@ -122,7 +127,7 @@ class Client:
             self.drop()
         if not self.conn:
             self.version = ""
-            self.conn = await Connection.open(self.session.target)
+            self.conn = await Connection.open(self.session.target, self.mix.connect_timeout)
             self.tally.connections += 1
         return self.conn
 

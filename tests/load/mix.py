@@ -43,6 +43,7 @@ class Mix:
     arrivals: float = 0.0
     handler_ms: tuple[float, ...] = (0, 5, 50)
     rtt: float = 0.02
+    connect_timeout: float = 5.0
     timeout: float = 10.0
 
     @classmethod

@@ -47,7 +47,7 @@ class Report:
     by_version    answers by X-Version, whatever their status
     idle_closes   kept-alive connections found closed before anything was written: not failures
     p50 .. max    latency of the short requests that succeeded (no streams, uploads, upgrades)
-    longest_gap   the longest time in which no request at all succeeded
+    longest_gap   the longest time, until the load was stopped, in which no request at all succeeded
     failures      the first 200
     """
 
@@ -109,6 +109,7 @@ class Tally:
         self.started = self.last_ok = time.monotonic()
         self.total = self.ok = self.idle_closes = self.connections = 0
         self.longest_gap = 0.0
+        self.stopped = False
         self.kinds: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.versions: Counter[str] = Counter()
         self.latencies = array("d")
@@ -120,9 +121,7 @@ class Tally:
         return self.total - self.ok
 
     def succeed(self, kind: str, seconds: float) -> None:
-        now = time.monotonic()
-        self.longest_gap = max(self.longest_gap, now - self.last_ok)
-        self.last_ok = now
+        self.mark()
         self.total += 1
         self.ok += 1
         self.kinds[kind]["ok"] += 1
@@ -137,8 +136,20 @@ class Tally:
             self.failures.append(Failure(time.monotonic(), time.time(), kind, cls, version, detail))
         self.changed()
 
+    def mark(self) -> None:
+        """End the current gap, unless the load is being stopped: then fewer and fewer clients are left by intention."""
+        if not self.stopped:
+            now = time.monotonic()
+            self.longest_gap = max(self.longest_gap, now - self.last_ok)
+            self.last_ok = now
+
+    def stop(self) -> None:
+        self.mark()
+        self.stopped = True
+
     def report(self) -> Report:
         now = time.monotonic()
+        current_gap = 0.0 if self.stopped else now - self.last_ok
         by_class: Counter[str] = Counter()
         for counts in self.kinds.values():
             by_class.update({cls: count for cls, count in counts.items() if cls != "ok"})
@@ -158,7 +169,7 @@ class Tally:
             p95=p95,
             p99=p99,
             max=slowest,
-            longest_gap=max(self.longest_gap, now - self.last_ok),
+            longest_gap=max(self.longest_gap, current_gap),
             failures=list(self.failures),
         )
 

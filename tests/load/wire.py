@@ -8,10 +8,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-CONNECT_TIMEOUT = 5.0
 
-
-class Anomaly(Exception):  # noqa: N818 - it is what happened to a request, not an error of this program
+class Anomaly(Exception):
     """A request went wrong: its class (see Report.by_class) and what was seen."""
 
     def __init__(self, cls: str, detail: str) -> None:
@@ -73,17 +71,18 @@ class Connection:
         self.kept = True
 
     @classmethod
-    async def open(cls, target: Target) -> Connection:
+    async def open(cls, target: Target, timeout: float) -> Connection:
+        """Raises Anomaly: refused, connect_timeout, connect_error."""
         sock = socket.socket(target.family, socket.SOCK_STREAM)
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
+            async with asyncio.timeout(timeout):
                 await asyncio.get_running_loop().sock_connect(sock, target.address)
         except BaseException as error:
             sock.close()
             if isinstance(error, TimeoutError):
-                raise Anomaly("connect_timeout", "no connection") from None
+                raise Anomaly("connect_timeout", f"no connection within {timeout:g} s") from None
             if isinstance(error, ConnectionRefusedError):
                 raise Anomaly("refused", "connection refused") from None
             if isinstance(error, OSError):
