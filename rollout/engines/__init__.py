@@ -1,0 +1,1 @@
+"""Container engines behind `ports.Engine`. The only package that knows the Docker SDK."""

@@ -1,0 +1,203 @@
+"""A proxy that runs in a container, behind `ports.ProxyProcess`."""
+
+from __future__ import annotations
+
+import io
+import os
+import posixpath
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rollout.engines import reading
+from rollout.engines.connection import Connection, EngineAnswer, Retry
+from rollout.engines.execution import execute
+from rollout.errors import EngineError, ProxyUnreachable
+from rollout.ports import ExecResult, Mount, Process
+
+T = TypeVar("T")
+
+# Complete command lines however long, and the pid with them: the default (`-ef`) cuts at the engine's idea of a width.
+PS_ARGS = "-ww -eo pid,args"
+LINKS = 8  # symbolic links followed to a file, as many as anyone means
+FOLDER, LINK = 1 << 31, 1 << 27  # bits of Go's os.FileMode
+
+
+class ContainerProcess:
+    """`ports.ProxyProcess` for the running container of a Compose service of `project`, or for a container by name.
+
+    Give exactly one of `service` and `container`. The container is looked for again when it is gone: after a
+    `docker compose up -d` that recreated the proxy, the next call speaks to the new one.
+    """
+
+    def __init__(self, connection: Connection, project: str, *, service: str = "", container: str = "") -> None:
+        if bool(service) == bool(container):
+            raise ValueError("exactly one of service and container")
+        self._connection = connection
+        self._project = project
+        self._service = service
+        self._container = container
+        self._id = ""
+        self._name = container
+
+    def describe(self) -> str:
+        name = f"container {self._name}" if self._name else "the proxy"
+        return f"{name} (service {self._service})" if self._service else name
+
+    def identity(self) -> str:
+        seen = self._inspect()
+        return f"{seen['Id']}@{seen['State']['StartedAt']}"
+
+    def argv(self) -> list[str]:
+        seen = self._inspect()
+        return [seen["Path"], *seen["Args"]]
+
+    def exec(self, argv: Sequence[str], *, user: str = "", timeout: float = 30.0) -> ExecResult:
+        return self._on(lambda found: execute(self._connection, found, argv, user=user, timeout=timeout))
+
+    def signal(self, name: str) -> None:
+        self._call(f"send SIG{name} to", lambda c, found: c.kill(found, signal=f"SIG{name}"), Retry.NEVER)
+
+    def processes(self) -> list[Process]:
+        seen = self._call("list the processes of", lambda c, found: c.top(found, ps_args=PS_ARGS), Retry.ANY)
+        return [Process(int(pid), title) for pid, title, *_ in seen["Processes"] or ()]
+
+    def output(self, since: float) -> list[str]:
+        after = max(float(since), 0.001)  # the SDK refuses 0
+        try:
+            text: bytes = self._call(
+                "read the output of", lambda c, found: c.logs(found, stdout=True, stderr=True, since=after)
+            )
+        except EngineAnswer as answer:
+            if "does not support reading" in answer.words:
+                return []
+            raise
+        return text.decode(errors="replace").splitlines()
+
+    def networks(self) -> Mapping[str, str]:
+        seen = self._inspect()
+        mode = seen["HostConfig"]["NetworkMode"]
+        if mode == "host":
+            return {"host": "127.0.0.1"}
+        if mode.startswith("container:"):
+            lender = mode.partition(":")[2]
+            seen = self._connection.call(f"inspect {lender[:12]}", lambda c: c.inspect_container(lender), Retry.ANY)
+        return reading.addresses(seen)
+
+    def mount(self, host_path: str) -> Mount | None:
+        mounts = self._inspect()["Mounts"]
+        wanted = os.path.realpath(host_path)
+        for mount in sorted(mounts, key=lambda m: len(os.path.realpath(m["Source"])), reverse=True):
+            source = os.path.realpath(mount["Source"])
+            below = _below(wanted, source)
+            if below is None:
+                continue
+            inside = posixpath.join(mount["Destination"], below) if below else mount["Destination"]
+            if _visible(inside, mount, mounts):
+                return Mount(inside, single_file=not below and Path(source).is_file(), read_only=not mount["RW"])
+        return None
+
+    def host_path(self, path: str) -> str | None:
+        inside = posixpath.normpath(path)
+        mounts = self._inspect()["Mounts"]
+        for mount in sorted(mounts, key=lambda m: len(m["Destination"]), reverse=True):
+            below = _below(inside, mount["Destination"])
+            if below is not None and mount["Source"]:
+                return posixpath.join(mount["Source"], below) if below else str(mount["Source"])
+        return None
+
+    def read(self, path: str) -> bytes | None:
+        for _ in range(LINKS):
+            mode, target, content = self._archive(path)
+            if not mode & LINK:
+                return content
+            path = target
+        return None
+
+    # --- within ---------------------------------------------------------------------------------------------
+
+    def _archive(self, path: str) -> tuple[int, str, bytes | None]:
+        """Mode (Go's), where a symbolic link leads to, and the content of a regular file; (0, "", None) for nothing."""
+
+        def fetch(client: Any, found: str) -> tuple[int, str, bytes | None]:
+            stream, stat = client.get_archive(found, path)
+            if stat["mode"] & (LINK | FOLDER):
+                stream.close()  # a folder comes with all that is in it
+                return stat["mode"], stat["linkTarget"], None
+            with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
+                member = archive.next()
+                content = archive.extractfile(member) if member else None
+                return stat["mode"], "", content.read() if content else None
+
+        try:
+            return self._call(f"read {path} of", fetch)
+        except EngineAnswer as answer:
+            if "not a directory" in answer.words or (answer.status == 404 and not answer.gone):
+                return 0, "", None
+            raise
+
+    def _inspect(self) -> dict[str, Any]:
+        seen: dict[str, Any] = self._call("inspect", lambda c, found: c.inspect_container(found), Retry.ANY)
+        if not seen["State"]["Running"]:
+            self._id = ""
+            raise self._not_running()
+        return seen
+
+    def _call(self, what: str, do: Callable[[Any, str], T], retry: Retry = Retry.LOST) -> T:
+        return self._on(lambda found: self._connection.call(f"{what} {self._name}", lambda c: do(c, found), retry))
+
+    def _on(self, do: Callable[[str], T]) -> T:
+        """`do(container id)`; when it turns out to be gone, once more with the one that has taken its place."""
+        known = self._id
+        try:
+            return do(known or self._find())
+        except EngineAnswer as answer:
+            if not (answer.gone or "is not running" in answer.words):
+                raise
+            found = self._find()
+            if found == known or not known:
+                raise self._not_running() from answer
+            return do(found)
+
+    def _find(self) -> str:
+        self._id = ""
+        if self._container:
+            filters: dict[str, Any] = {"name": [f"^/?{self._container}$"]}
+        else:
+            filters = reading.service_filter(self._project, self._service)
+        filters["status"] = ["running"]
+        seen = self._connection.call("find the proxy", lambda c: c.containers(filters=filters), Retry.ANY)
+        if not seen:
+            raise self._not_running()
+        if len(seen) > 1:
+            names = ", ".join(sorted(entry["Names"][0].lstrip("/") for entry in seen))
+            raise EngineError(
+                f"the proxy's service {self._service} has {len(seen)} running containers: {names}",
+                hint="name one with `container:`, or run the proxy once",
+            )
+        self._id, self._name = seen[0]["Id"], seen[0]["Names"][0].lstrip("/")
+        return self._id
+
+    def _not_running(self) -> ProxyUnreachable:
+        if self._service:
+            return ProxyUnreachable(
+                f"the proxy (service {self._service}) is not running", hint=f"docker compose up -d {self._service}"
+            )
+        return ProxyUnreachable(
+            f"the proxy (container {self._container}) is not running", hint=f"docker start {self._container}"
+        )
+
+
+def _below(path: str, folder: str) -> str | None:
+    """`path` relative to `folder`, empty when equal, None when it is not in it."""
+    if path == folder:
+        return ""
+    prefix = folder.rstrip("/") + "/"
+    return path[len(prefix) :] if path.startswith(prefix) else None
+
+
+def _visible(inside: str, mount: dict[str, Any], mounts: Sequence[dict[str, Any]]) -> bool:
+    """Whether the container sees this mount at this path: a deeper one hides what is mounted above it."""
+    depth = len(mount["Destination"])
+    return not any(len(m["Destination"]) > depth and _below(inside, m["Destination"]) is not None for m in mounts)

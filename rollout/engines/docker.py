@@ -1,0 +1,235 @@
+"""The Docker engine behind `ports.Engine` and `ports.Images`. Containers are created through Compose, so that every
+field of the Compose file means what it means there; everything after that is the Engine API."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rollout.engines import cgroup, reading
+from rollout.engines.connection import Connection, EngineAnswer, Retry
+from rollout.engines.container import ContainerProcess
+from rollout.engines.execution import execute
+from rollout.errors import DeployFailed, EngineError
+from rollout.model import Replica, ReplicaState, Usage
+from rollout.ports import Clock, ExecResult
+from rollout.waiting import DeadlinePassed, wait_for
+
+__all__ = ["Connection", "ContainerProcess", "DockerEngine"]
+
+STOP_GRACE = 10.0  # seconds; the engine's default when the container names none
+REMOVAL = 30.0  # seconds a removal that somebody else began may take
+
+
+class DockerEngine:
+    """`ports.Engine` and `ports.Images` for one Compose project.
+
+    `compose_create(service, total, config)` makes Compose create containers until the service has `total` of them;
+    `compose_pull(service, config)` and `compose_build(service)` do what `Images.pull` and `Images.build` say.
+    """
+
+    def __init__(
+        self,
+        project: str,
+        compose_create: Callable[[str, int, str | None], None],
+        clock: Clock,
+        *,
+        compose_pull: Callable[[str, str | None], None] | None = None,
+        compose_build: Callable[[str], None] | None = None,
+        connection: Connection | None = None,
+    ) -> None:
+        self.project = project
+        self.connection = connection or Connection(clock)
+        self._clock = clock
+        self._compose_create = compose_create
+        self._compose_pull = compose_pull
+        self._compose_build = compose_build
+        self._own: set[str] = set()  # containers known to be of this project
+
+    def close(self) -> None:
+        """Close the connection's sockets."""
+        self.connection.close()
+
+    # --- observe --------------------------------------------------------------------------------------------
+
+    def replicas(self, service: str) -> list[Replica]:
+        filters = reading.service_filter(self.project, service)
+        seen: list[dict[str, Any]] = self.connection.call(
+            f"list the containers of {service}", lambda c: c.containers(all=True, filters=filters), Retry.ANY
+        )
+        found = sorted((reading.listed(entry) for entry in seen), key=lambda r: (r.number, r.id))
+        self._own.update(replica.id for replica in found)
+        return found
+
+    def inspect(self, replica_id: str) -> Replica | None:
+        seen = self._inspect(replica_id)
+        return reading.inspected(seen) if seen and self._is_own(seen) else None
+
+    def logs(self, replica_id: str, lines: int) -> list[str]:
+        what = f"read the output of {replica_id[:12]}"
+        if not self._known(replica_id):
+            return []
+        try:
+            text: bytes = self.connection.call(
+                what, lambda c: c.logs(replica_id, stdout=True, stderr=True, tail=lines), Retry.LOST
+            )
+        except EngineAnswer as answer:
+            if answer.gone or "does not support reading" in answer.words:
+                return []
+            raise
+        return text.decode(errors="replace").splitlines()
+
+    def usage(self, replica_id: str) -> Usage | None:
+        seen = self._inspect(replica_id)
+        if seen is None or not seen["State"]["Running"]:
+            return None
+        direct = cgroup.usage(seen["State"]["Pid"], replica_id)
+        if direct is not None:
+            return direct
+        try:
+            sample: dict[str, Any] = self.connection.call(
+                f"read the usage of {replica_id[:12]}", lambda c: c.stats(replica_id, stream=False, one_shot=True)
+            )
+        except EngineAnswer as answer:
+            if answer.gone:
+                return None
+            raise
+        return reading.usage(sample)
+
+    # --- change ---------------------------------------------------------------------------------------------
+
+    def create(self, service: str, count: int, config: str | None) -> list[str]:
+        before = {replica.id for replica in self.replicas(service)}
+        self._compose_create(service, len(before) + count, config)
+        new = [replica for replica in self.replicas(service) if replica.id not in before]
+        created = [replica.id for replica in new if replica.state is ReplicaState.CREATED]
+        if len(created) != count or len(new) != count:
+            raise EngineError(
+                f"{count} new containers of {service} were asked for, Compose made {len(new)}",
+                details=[f"{replica.name}: {replica.state}" for replica in new],
+            )
+        return created
+
+    def start(self, replica_id: str) -> None:
+        if not self._known(replica_id):
+            raise EngineError(f"container {replica_id[:12]} is gone")
+        try:
+            self.connection.call(f"start {replica_id[:12]}", lambda c: c.start(replica_id))
+        except EngineAnswer as answer:
+            if answer.gone:
+                raise EngineError(f"container {replica_id[:12]} is gone") from answer
+            raise DeployFailed(f"container {replica_id[:12]} cannot be started: {answer.words}") from answer
+
+    def stop(self, replica_id: str, timeout: float | None) -> None:
+        seen = self._inspect(replica_id)
+        if seen is None or not self._is_own(seen):
+            return
+        grace = _grace(seen) if timeout is None else timeout
+        # The SDK waits for the answer as long as `timeout` and its usual patience together.
+        self._unless_gone(f"stop {replica_id[:12]}", lambda c: c.stop(replica_id, timeout=math.ceil(grace)))
+
+    def remove(self, replica_id: str) -> None:
+        if not self._known(replica_id):
+            return
+        try:
+            self._unless_gone(f"remove {replica_id[:12]}", lambda c: c.remove_container(replica_id, v=True))
+        except EngineAnswer as answer:
+            if answer.status != 409 or "already in progress" not in answer.words:
+                raise
+            self._wait_until_gone(replica_id)
+        self._own.discard(replica_id)
+
+    def exec(self, container: str, argv: Sequence[str], *, user: str = "", timeout: float = 30.0) -> ExecResult:
+        return execute(self.connection, container, argv, user=user, timeout=timeout)
+
+    # --- images ---------------------------------------------------------------------------------------------
+
+    def image_id(self, reference: str) -> str | None:
+        def look(client: Any) -> str:
+            return str(client.inspect_image(reference)["Id"])
+
+        try:
+            return self.connection.call(f"look up the image {reference}", look, Retry.ANY)
+        except EngineAnswer as answer:
+            if answer.status == 404:
+                return None
+            raise
+
+    def pull(self, service: str, config: str | None) -> None:
+        assert self._compose_pull is not None, "wired without Compose's pull"
+        self._compose_pull(service, config)
+
+    def build(self, service: str) -> None:
+        assert self._compose_build is not None, "wired without Compose's build"
+        self._compose_build(service)
+
+    def tag(self, image_id: str, reference: str) -> None:
+        repository, tag = _split(reference)
+        self.connection.call(f"tag {reference}", lambda c: c.tag(image_id, repository, tag))
+
+    def untag(self, reference: str) -> None:
+        """As the port says; a last name that a container still needs is kept, a later call can have it."""
+        try:
+            self.connection.call(f"untag {reference}", lambda c: c.remove_image(reference))
+        except EngineAnswer as answer:
+            if answer.status not in (404, 409):
+                raise
+
+    def tags(self, prefix: str) -> list[str]:
+        seen: list[dict[str, Any]] = self.connection.call("list the images", lambda c: c.images(), Retry.ANY)
+        names = [name for image in seen for name in image["RepoTags"] or ()]
+        return sorted(name for name in names if name.startswith(prefix))
+
+    # --- within ---------------------------------------------------------------------------------------------
+
+    def _inspect(self, container_id: str) -> dict[str, Any] | None:
+        try:
+            seen: dict[str, Any] = self.connection.call(
+                f"inspect {container_id[:12]}", lambda c: c.inspect_container(container_id), Retry.ANY
+            )
+        except EngineAnswer as answer:
+            if answer.status == 404:
+                return None
+            raise
+        return seen
+
+    def _is_own(self, seen: dict[str, Any]) -> bool:
+        own = (seen["Config"]["Labels"] or {}).get(reading.PROJECT) == self.project
+        if own:
+            self._own.add(seen["Id"])
+        return own
+
+    def _known(self, replica_id: str) -> bool:
+        """Whether it is a container of this project; looks only at those it has not seen yet."""
+        if replica_id in self._own:
+            return True
+        seen = self._inspect(replica_id)
+        return seen is not None and self._is_own(seen)
+
+    def _unless_gone(self, what: str, do: Callable[[Any], object]) -> None:
+        try:
+            self.connection.call(what, do)
+        except EngineAnswer as answer:
+            if not answer.gone:
+                raise
+
+    def _wait_until_gone(self, replica_id: str) -> None:
+        try:
+            wait_for(self._clock, lambda: True if self._inspect(replica_id) is None else None, timeout=REMOVAL)
+        except DeadlinePassed:
+            raise EngineError(
+                f"the removal of {replica_id[:12]} is in progress but does not end",
+                hint=f"docker rm -f {replica_id[:12]}",
+            ) from None
+
+
+def _grace(seen: dict[str, Any]) -> float:
+    grace = seen["Config"].get("StopTimeout")
+    return STOP_GRACE if grace is None else float(grace)
+
+
+def _split(reference: str) -> tuple[str, str]:
+    """Repository and tag; a colon before a slash belongs to a registry's port."""
+    name, colon, tag = reference.rpartition(":")
+    return (reference, "latest") if not colon or "/" in tag else (name, tag)

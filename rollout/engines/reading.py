@@ -1,0 +1,109 @@
+"""What the engine's answers say: pure translations of its JSON into the model's values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from rollout.model import Health, Replica, ReplicaState, RevisionKey, Usage
+
+Json = Mapping[str, Any]
+
+PROJECT = "com.docker.compose.project"
+SERVICE = "com.docker.compose.service"
+NUMBER = "com.docker.compose.container-number"
+CONFIG_HASH = "com.docker.compose.config-hash"
+ONEOFF = "com.docker.compose.oneoff"
+
+HEALTH_LINES = 5  # the last lines of health output worth showing
+
+
+def service_filter(project: str, service: str) -> dict[str, list[str]]:
+    return {"label": [f"{PROJECT}={project}", f"{SERVICE}={service}", f"{ONEOFF}=False"]}
+
+
+def listed(seen: Json) -> Replica:
+    """A replica from one entry of the container list."""
+    labels = seen["Labels"]
+    state = ReplicaState(seen["State"])
+    return Replica(
+        id=seen["Id"],
+        name=(seen["Names"] or ["/"])[0].lstrip("/"),
+        service=labels[SERVICE],
+        number=int(labels.get(NUMBER, 0)),
+        key=RevisionKey(labels.get(CONFIG_HASH, ""), seen["ImageID"]),
+        state=state,
+        health=_health_in(seen["Status"]),
+        addresses=addresses(seen) if state is ReplicaState.RUNNING else {},
+        image=seen["Image"],
+        created_at=float(seen["Created"]),
+    )
+
+
+def inspected(seen: Json) -> Replica:
+    """A replica with its details, from the inspection of its container."""
+    labels, state = seen["Config"]["Labels"], seen["State"]
+    status, health = ReplicaState(state["Status"]), state.get("Health") or {}
+    running = status is ReplicaState.RUNNING
+    return Replica(
+        id=seen["Id"],
+        name=seen["Name"].lstrip("/"),
+        service=labels[SERVICE],
+        number=int(labels.get(NUMBER, 0)),
+        key=RevisionKey(labels.get(CONFIG_HASH, ""), seen["Image"]),
+        state=status,
+        health=Health(health.get("Status") or "none") if running else Health.NONE,
+        addresses=addresses(seen) if running else {},
+        image=seen["Config"]["Image"],
+        # whole seconds, as the list says it: the same replica is equal however it was read
+        created_at=float(int(timestamp(seen["Created"]))),
+        started_at=timestamp(state["StartedAt"]),
+        restart_count=seen["RestartCount"],
+        exit_code=state["ExitCode"] if status in (ReplicaState.EXITED, ReplicaState.DEAD) else None,
+        health_log=_health_log(health),
+    )
+
+
+def addresses(seen: Json) -> dict[str, str]:
+    """Network name → IP, of the networks on which the container has one; IPv6 only where there is no IPv4."""
+    networks = (seen.get("NetworkSettings") or {}).get("Networks") or {}
+    found = {name: end.get("IPAddress") or end.get("GlobalIPv6Address") or "" for name, end in networks.items() if end}
+    return {name: address for name, address in found.items() if address}
+
+
+def _health_in(status: str) -> Health:
+    """From the list's human text, `Up 3 seconds (health: starting)`: it has no field for it before API 1.52."""
+    if not status.startswith("Up"):
+        return Health.NONE
+    words = {"(healthy)": Health.HEALTHY, "(unhealthy)": Health.UNHEALTHY, "(health: starting)": Health.STARTING}
+    return next((health for text, health in words.items() if status.endswith(text)), Health.NONE)
+
+
+def _health_log(health: Json) -> tuple[str, ...]:
+    lines = [
+        f"exit code {entry['ExitCode']}: {line}" if line else f"exit code {entry['ExitCode']}"
+        for entry in health.get("Log") or ()
+        for line in (entry["Output"].strip().splitlines() or [""])
+    ]
+    return tuple(lines[-HEALTH_LINES:])
+
+
+def timestamp(text: str) -> float:
+    """Seconds since the epoch of the engine's RFC 3339; 0 for its zero time."""
+    if not text or text.startswith("0001-"):
+        return 0.0
+    whole, _, rest = text.partition(".")
+    fraction = rest.rstrip("Z").split("+")[0].split("-")[0] if rest else "0"
+    moment = datetime.fromisoformat(whole.rstrip("Z") + ("" if "+" in whole else "+00:00"))
+    return moment.timestamp() + float(f"0.{fraction}")
+
+
+def usage(sample: Json) -> Usage | None:
+    """From one statistics sample; None when it is the empty one of a container that does not run."""
+    memory, cpu = sample.get("memory_stats") or {}, (sample.get("cpu_stats") or {}).get("cpu_usage") or {}
+    if "usage" not in memory:
+        return None
+    stats = memory.get("stats") or {}
+    cache = stats.get("total_inactive_file", stats.get("inactive_file", 0))
+    return Usage(cpu.get("total_usage", 0) / 1e9, max(0, memory["usage"] - cache))
