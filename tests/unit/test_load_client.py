@@ -295,10 +295,14 @@ def test_an_upload_that_is_answered_too_early_has_the_class_of_the_answer() -> N
 
 
 def test_an_open_loop_sends_without_waiting_for_answers() -> None:
-    together = asyncio.Barrier(10)
+    waiting: list[Writer] = []
+    together = asyncio.Event()
 
     async def handler(reader: Reader, writer: Writer) -> None:
         request = await read_request(reader)
+        waiting.append(writer)
+        if len(waiting) == 10:
+            together.set()
         await together.wait()
         writer.write(good(*request))
         writer.close()
