@@ -176,6 +176,7 @@ class RolloutRecord:
     previous: Pool | None
     switched: bool  # at least one switch was begun: from here on it is finished, not undone
     started_at: float  # wall clock
+    forced: bool = False  # `--force`: replicas of the target's own revision in `old` are replaced too
     marker: str = ""  # Proxy.mark at the start
     receipt: Mapping[str, Any] = field(default_factory=dict)
 
@@ -206,6 +207,7 @@ class Journal(Protocol):
         old: Sequence[str],
         previous: Pool | None,
         marker: str,
+        forced: bool,
     ) -> RolloutRecord: ...
 
     def step_begun(self, rollout: int, index: int, step: str, detail: Mapping[str, Any]) -> None: ...

@@ -1,0 +1,179 @@
+"""The deploy, told once. Everything it does is a step of a plan; what it decides is in `strategies`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rollout import membership, recover, strategies, warm
+from rollout.errors import ImageNotFound, Interrupted, NotUndone, RolloutError
+from rollout.events import NothingToDo, Notice, RolloutStarted, Sink
+from rollout.execution import close, only_leaving, perform, undo
+from rollout.model import FailureAction, Pool, Revision, RevisionKey, ServiceSettings
+from rollout.plan import Observed, Plan, Remove, Start
+from rollout.ports import RolloutRecord
+from rollout.receipt import Receipt
+from rollout.retention import retain
+from rollout.steps.run import Ports, ReplicaFailed, Run, routed_ids
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to deploy. `config`: the resolved project (YAML) it comes from; `from_files`: the user's Compose files still
+    say exactly that, so Compose creates from them."""
+
+    project: str
+    key: RevisionKey
+    image: str
+    config: str
+    what: str = "deploy"  # deploy | rollback
+    from_files: bool = True
+    force: bool = False
+    wait_lock: float = 0.0
+
+
+def deploy(
+    ports: Ports, settings: ServiceSettings, request: Request, emit: Sink, interrupted: Callable[[], bool]
+) -> Receipt | None:
+    """Bring the service to the requested revision; None when it is there already. Raises a RolloutError otherwise: its
+    type says whether the service is as it was (DeployFailed) or not (NotUndone)."""
+    with ports.lock.hold(settings.name, request.what, request.wait_lock):
+        network = ports.proxy.network(settings)
+        recover.converge(ports, settings, network, emit)
+        run = _observe(ports, settings, request, network, emit, interrupted)
+        membership.sync(run)
+        warm.retire_expired(run, request.key)
+        observed, plan = make_plan(run, request)
+        if not any(not isinstance(step, Remove) for step in plan.steps):
+            _nothing_to_do(run, plan)
+            return None
+        _begin(run, request, observed, plan)
+        return carry_out(run, plan, request.project)
+
+
+def make_plan(run: Run, request: Request) -> tuple[Observed, Plan]:
+    """The world as it is and the plan from it to the target; changes nothing."""
+    observed = observe(run.ports, run.service, request.key, force=request.force)
+    return observed, strategies.plan(run.settings, observed)
+
+
+def observe(ports: Ports, service: str, target: RevisionKey, *, force: bool) -> Observed:
+    replicas = ports.engine.replicas(service)
+    spared = frozenset(r.id for r in replicas if r.key == target) if force else frozenset()
+    return Observed(
+        target=target,
+        replicas=tuple(replicas),
+        routed=routed_ids(ports.proxy.pool(service), replicas),
+        spared=spared,
+        warm=warm.resting(ports.journal.warm(service), replicas, target),
+    )
+
+
+def carry_out(run: Run, plan: Plan, project: str) -> Receipt:
+    """Perform the plan; on failure do what `failure_action` says."""
+    began = run.ports.clock.now()
+    resting = run.ports.journal.warm(run.service)
+    try:
+        perform(run, plan)
+        warm.replaced(run, resting)
+    except RolloutError as error:
+        raise _failed(run, error, began) from error
+    receipt = close(run, "deployed", began=began)
+    retain(run.ports.images, run.ports.journal, project, run.service, run.record.target, run.settings.keep)
+    if run.tolerated:
+        raise NotUndone(
+            f"service {run.service}: deployed, but {len(run.tolerated)} new replica(s) failed and were left out",
+            hint=f"`rollout deploy {run.service}` starts what is missing",
+        )
+    return receipt
+
+
+def _observe(
+    ports: Ports,
+    settings: ServiceSettings,
+    request: Request,
+    network: str,
+    emit: Sink,
+    interrupted: Callable[[], bool],
+) -> Run:
+    target = ports.journal.revision(settings.name, request.key, request.image, request.config)
+    record = RolloutRecord(0, settings.name, request.what, "running", settings.strategy, target, (), None, False, 0.0)
+    run = Run(ports, settings, record, emit, network, live=set(), interrupted=interrupted)
+    run.from_files = request.from_files
+    return run
+
+
+def _begin(run: Run, request: Request, observed: Observed, plan: Plan) -> None:
+    """From here on there is something to take back: write down what is there now."""
+    ports, service = run.ports, run.service
+    previous_pool = ports.proxy.pool(service)
+    run.previous = _previous(run, observed)
+    if any(isinstance(step, Start) for step in plan.steps) and ports.images.image_id(request.key.image_id) is None:
+        raise ImageNotFound(f"service {service}: image {request.image} ({request.key.image_id[:19]}) is not here")
+    run.record = ports.journal.begin(
+        service,
+        what=request.what,
+        strategy=run.settings.strategy,
+        target=run.record.target,
+        old=[r.id for r in observed.replicas],
+        previous=previous_pool or Pool(service),
+        marker=ports.proxy.mark(service),
+        forced=request.force,
+    )
+    for replica in observed.replicas:
+        run.pool_of([replica.id], {replica.id: replica})
+    run.deadline = ports.clock.now() + run.settings.progress_deadline
+    run.emit(
+        RolloutStarted(
+            service,
+            run.record.id,
+            request.what,
+            run.settings.strategy,
+            run.record.target.number,
+            run.previous.number if run.previous is not None else None,
+            run.settings.replicas,
+            plan.texts(),
+        )
+    )
+    if run.settings.health.implied and all(r.health == "none" for r in observed.replicas):
+        run.notice(f"no health check is configured: a TCP accept on port {run.settings.port} is the check")
+
+
+def _previous(run: Run, observed: Observed) -> Revision | None:
+    """The revision that serves now. What `docker compose up` made gets a number too, though its config is not known."""
+    routed = [r for r in observed.replicas if r.id in observed.routed]
+    others = [r for r in routed if r.key != observed.target] or routed
+    if not others:
+        return None
+    newest = max(others, key=lambda r: (r.created_at, r.number))
+    return run.ports.journal.revision(run.service, newest.key, newest.image, "")
+
+
+def _nothing_to_do(run: Run, plan: Plan) -> None:
+    for step in plan.steps:
+        if isinstance(step, Remove):
+            for replica_id in step.replicas:
+                run.ports.engine.remove(replica_id)
+            run.emit(Notice(run.service, f"removed {len(step.replicas)} left-over container(s)"))
+    run.emit(NothingToDo(run.service, run.record.target.number, len(run.live)))
+
+
+def _failed(run: Run, error: RolloutError, began: float) -> RolloutError:
+    """What to raise after doing what has to be done about it."""
+    if only_leaving(run):
+        return NotUndone(
+            f"service {run.service}: revision {run.record.target.number} serves, but the old replicas could not be cleared "
+            f"away: {error.message}",
+            hint=f"`rollout deploy {run.service}` does the rest",
+            details=error.details,
+        )
+    if run.settings.update.failure_action is FailureAction.PAUSE and isinstance(error, ReplicaFailed):
+        run.ports.journal.mark_state(run.record.id, state="paused")
+        return NotUndone(
+            f"{error.message}; paused, as failure_action says: old and new replicas run on, the pool stays as it was then",
+            hint=f"look at the new containers; the next `rollout deploy {run.service}` finishes this one or takes it back",
+            details=error.details,
+        )
+    undo(run, error.message)
+    close(run, "interrupted" if isinstance(error, Interrupted) else "undone", began=began, reason=error.message)
+    return error

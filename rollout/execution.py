@@ -1,0 +1,163 @@
+"""Performing a plan, any plan: journal before and after each step, tell what goes on, stop where it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rollout import steps
+from rollout.errors import DeployFailed, Interrupted, NotUndone, RolloutError, StateError
+from rollout.events import Finished, StepFailed, StepFinished, StepStarted, Undone, UndoStarted
+from rollout.model import Counters, FailureAction
+from rollout.plan import Check, Drain, Monitor, Observed, Plan, Remove, Step, Stop, Switch
+from rollout.receipt import Receipt, total_usage
+from rollout.steps.run import ReplicaFailed, Run, routed_ids
+from rollout.steps.stop import measure_usage
+from rollout.strategies.undo import undo as undo_plan
+
+
+def perform(run: Run, plan: Plan) -> None:
+    """Do every step in order. What a step raises leaves this function, with `run.index` at that step."""
+    run.begin_plan(plan)
+    for index, step in enumerate(plan.steps):
+        run.index = index
+        _still_allowed(run, step)
+        _perform_one(run, step)
+
+
+def undo(run: Run, reason: str) -> None:
+    """Take everything back; the service is exactly as it was when this returns. Raises NotUndone when it can't."""
+    run.undoing = True
+    began = run.ports.clock.now()
+    _journal(run, lambda: run.ports.journal.mark_state(run.record.id, state="undoing"))
+    try:
+        replicas = run.ports.engine.replicas(run.service)
+        pool = run.ports.proxy.pool(run.service)
+        observed = Observed(run.record.target.key, tuple(replicas), routed_ids(pool, replicas))
+        run.live = set(observed.routed)
+        run.tolerated.clear()
+        plan = undo_plan(observed, _was_routed(run), run.record.old, run.record.switched)
+        run.emit(UndoStarted(run.service, reason, plan.texts()))
+        perform(run, plan)
+    except RolloutError as error:
+        raise NotUndone(
+            f"service {run.service}: the rollout failed and undoing it failed too: {error.message}",
+            hint="mend that, then run `rollout deploy` again: it takes back what is left before anything else",
+            details=[f"it failed because: {reason}", *error.details],
+        ) from error
+    run.emit(Undone(run.service, run.ports.clock.now() - began))
+
+
+def close(run: Run, outcome: str, *, began: float, reason: str = "") -> Receipt:
+    """The end of a rollout: measure, write the receipt, tell."""
+    run.count()
+    new = [r.id for r in run.ports.engine.replicas(run.service) if r.running and r.id in run.live]
+    measure_usage(run, tuple(i for i in new if i not in run.record.old))
+    receipt = _receipt(run, outcome, began, reason)
+    _journal(run, lambda: run.ports.journal.finish(run.record.id, outcome, receipt.as_json()))
+    run.emit(Finished(run.service, outcome, receipt.as_json()))
+    return receipt
+
+
+def only_leaving(run: Run) -> bool:
+    """Whether the failing step comes after the last switch: the new version serves, only old replicas are left to go."""
+    rest = run.plan.steps[run.index :]
+    return bool(rest) and run.record.switched and not any(isinstance(s, Switch | Check | Monitor) for s in rest)
+
+
+def _perform_one(run: Run, step: Step) -> None:
+    text, clock = step.text(), run.ports.clock
+    _journal(run, lambda: run.ports.journal.step_begun(run.record.id, run.index, step.kind, step.detail()))
+    run.emit(StepStarted(run.service, run.index, step.kind, text))
+    began = clock.now()
+    try:
+        result = steps.perform(run, step)
+    except RolloutError as error:
+        run.emit(StepFailed(run.service, run.index, step.kind, error.message, error.details))
+        if not (isinstance(error, ReplicaFailed) and _go_on_without(run, error)):
+            raise
+        result = {"failed": error.failed}
+    seconds = clock.now() - began
+    run.phases[step.kind] = run.phases.get(step.kind, 0.0) + seconds
+    _journal(run, lambda: run.ports.journal.step_done(run.record.id, run.index, result))
+    run.emit(StepFinished(run.service, run.index, step.kind, text, seconds))
+
+
+def _journal(run: Run, write: Callable[[], None]) -> None:
+    """Before the first switch an unwritable journal ends the rollout. After it, and in an undo, ending well matters more
+    than the record: the next run re-observes everything it needs."""
+    try:
+        write()
+    except StateError as error:
+        if not (run.undoing or run.record.switched):
+            raise
+        run.notice(f"the journal cannot be written, going on without it: {error.message}")
+
+
+def _still_allowed(run: Run, step: Step) -> None:
+    if run.undoing or run.record.switched:
+        return
+    if run.interrupted():
+        raise Interrupted(f"service {run.service}: interrupted before the switch")
+    if run.deadline and run.ports.clock.now() > run.deadline:
+        raise DeployFailed(
+            f"service {run.service}: progress_deadline of {run.settings.progress_deadline:g} s passed before `{step.kind}`"
+        )
+
+
+def _go_on_without(run: Run, error: ReplicaFailed) -> bool:
+    """`failure_action: continue` and `max_failure_ratio`: leave the failed replicas out, if others serve."""
+    if run.undoing:
+        return False
+    update = run.settings.update
+    lost = len(run.tolerated) + len(error.failed)
+    allowed = lost <= update.max_failure_ratio * run.settings.replicas
+    if not (allowed or update.failure_action is FailureAction.CONTINUE):
+        return False
+    if lost >= run.settings.replicas:
+        return False  # nothing of the new revision would be left
+    run.tolerated.extend(error.failed)
+    run.notice(f"going on without {len(error.failed)} failed replica(s), as update_config says: {error.message}")
+    _dispose(run, error.failed)
+    return True
+
+
+def _dispose(run: Run, failed: tuple[str, ...]) -> None:
+    routed = tuple(i for i in failed if i in run.live)
+    rest: list[Step] = [Switch(remove=routed), Drain(routed)] if routed else []
+    for step in [*rest, Stop(failed), Remove(failed)]:
+        steps.perform(run, step)
+
+
+def _was_routed(run: Run) -> list[str]:
+    """Ids in the pool when the rollout began; the journal knows them by upstream name, which holds the short id."""
+    names = run.record.previous.names if run.record.previous is not None else frozenset()
+    return [i for i in run.record.old if f"{run.service}-{i[:12]}" in names]
+
+
+def _receipt(run: Run, outcome: str, began: float, reason: str) -> Receipt:
+    by_revision: dict[str, Counters] = {}
+    for address, counters in run.counted.items():
+        if address in run.revision_of:
+            key = str(run.revision_of[address])
+            by_revision[key] = by_revision.get(key, Counters()) + counters
+    old = [u for i, u in run.usage.items() if i in run.record.old]
+    new = [u for i, u in run.usage.items() if i not in run.record.old]
+    return Receipt(
+        service=run.service,
+        rollout=run.record.id,
+        what=run.record.what,
+        outcome=outcome,
+        strategy=run.record.strategy,
+        revision=run.record.target.number,
+        previous=run.previous.number if run.previous is not None else None,
+        replicas=len(run.live),
+        started_at=run.record.started_at,
+        seconds=run.ports.clock.now() - began,
+        phases=dict(run.phases),
+        requests=by_revision,
+        uncounted=run.uncounted,
+        cut=run.cut,
+        old=total_usage(old),
+        new=total_usage(new),
+        reason=reason,
+    )

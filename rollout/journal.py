@@ -1,0 +1,275 @@
+"""The journal: `.rollout/state.db`, one sqlite file. What must survive a crash, and nothing that can be observed instead.
+
+Rollback journal and synchronous=FULL: a commit that returned is on the disk. Not WAL, whose shared memory is fragile on bind
+mounts. A file that is torn is put aside and begun anew: what runs can always be observed again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rollout.errors import StateError
+from rollout.model import Pool, PoolOptions, Revision, RevisionKey, Upstream
+from rollout.ports import Clock, RolloutRecord, Warm
+
+VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE revision (
+  service TEXT NOT NULL, number INTEGER NOT NULL, config_hash TEXT NOT NULL, image_id TEXT NOT NULL,
+  image TEXT NOT NULL, config TEXT NOT NULL, created_at REAL NOT NULL,
+  PRIMARY KEY (service, number), UNIQUE (service, config_hash, image_id)
+) STRICT;
+CREATE TABLE live (service TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT;
+CREATE TABLE rollout (
+  id INTEGER PRIMARY KEY, service TEXT NOT NULL, what TEXT NOT NULL, state TEXT NOT NULL, strategy TEXT NOT NULL,
+  target INTEGER NOT NULL, old TEXT NOT NULL, previous TEXT, switched INTEGER NOT NULL DEFAULT 0,
+  forced INTEGER NOT NULL DEFAULT 0, marker TEXT NOT NULL, started_at REAL NOT NULL, receipt TEXT NOT NULL DEFAULT '{}'
+) STRICT;
+CREATE INDEX rollout_by_service ON rollout (service, id);
+CREATE TABLE step (
+  rollout INTEGER NOT NULL, seq INTEGER PRIMARY KEY, position INTEGER NOT NULL, step TEXT NOT NULL,
+  detail TEXT NOT NULL, begun_at REAL NOT NULL, done_at REAL, result TEXT
+) STRICT;
+CREATE INDEX step_by_rollout ON step (rollout, position);
+CREATE TABLE warm (service TEXT PRIMARY KEY, number INTEGER NOT NULL, replicas TEXT NOT NULL, until REAL NOT NULL) STRICT;
+"""
+
+UNFINISHED = ("running", "undoing", "paused")
+
+
+class SqliteJournal:
+    """`Journal` in one sqlite file. One connection; not shared between threads."""
+
+    def __init__(self, path: Path, clock: Clock, notice: Callable[[str], None] = lambda text: None) -> None:
+        self._path, self._clock, self._notice = path, clock, notice
+        self._connection: sqlite3.Connection | None = None
+
+    def unfinished(self, service: str) -> RolloutRecord | None:
+        marks = ",".join("?" * len(UNFINISHED))
+        rows = self._read(
+            f"SELECT * FROM rollout WHERE service = ? AND state IN ({marks}) ORDER BY id DESC LIMIT 1",  # noqa: S608
+            (service, *UNFINISHED),
+        )
+        return self._record(rows[0]) if rows else None
+
+    def begin(
+        self,
+        service: str,
+        *,
+        what: str,
+        strategy: str,
+        target: Revision,
+        old: Sequence[str],
+        previous: Pool | None,
+        marker: str,
+        forced: bool,
+    ) -> RolloutRecord:
+        now = self._clock.wall()
+        with self._write() as db:
+            cursor = db.execute(
+                "INSERT INTO rollout (service, what, state, strategy, target, old, previous, forced, marker, started_at)"
+                " VALUES (?, ?, 'running', ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    service,
+                    what,
+                    strategy,
+                    target.number,
+                    json.dumps(list(old)),
+                    _pool_text(previous),
+                    forced,
+                    marker,
+                    now,
+                ),
+            )
+            number = int(cursor.lastrowid or 0)
+        return RolloutRecord(
+            number, service, what, "running", strategy, target, tuple(old), previous, False, now, forced, marker
+        )
+
+    def step_begun(self, rollout: int, index: int, step: str, detail: Mapping[str, Any]) -> None:
+        with self._write() as db:
+            db.execute(
+                "INSERT INTO step (rollout, position, step, detail, begun_at) VALUES (?, ?, ?, ?, ?)",
+                (rollout, index, step, json.dumps(detail), self._clock.wall()),
+            )
+
+    def step_done(self, rollout: int, index: int, result: Mapping[str, Any]) -> None:
+        with self._write() as db:
+            db.execute(
+                "UPDATE step SET done_at = ?, result = ? WHERE seq ="
+                " (SELECT max(seq) FROM step WHERE rollout = ? AND position = ?)",
+                (self._clock.wall(), json.dumps(result), rollout, index),
+            )
+
+    def mark_state(self, rollout: int, *, state: str | None = None, switched: bool | None = None) -> None:
+        with self._write() as db:
+            db.execute(
+                "UPDATE rollout SET state = coalesce(?, state), switched = coalesce(?, switched) WHERE id = ?",
+                (state, switched, rollout),
+            )
+
+    def finish(self, rollout: int, state: str, receipt: Mapping[str, Any]) -> None:
+        with self._write() as db:
+            db.execute("UPDATE rollout SET state = ?, receipt = ? WHERE id = ?", (state, json.dumps(receipt), rollout))
+            if state == "deployed":
+                db.execute(
+                    "INSERT INTO live (service, number) SELECT service, target FROM rollout WHERE id = ?"
+                    " ON CONFLICT (service) DO UPDATE SET number = excluded.number",
+                    (rollout,),
+                )
+
+    def revision(self, service: str, key: RevisionKey, image: str, config: str) -> Revision:
+        known = self._read(
+            "SELECT * FROM revision WHERE service = ? AND config_hash = ? AND image_id = ?",
+            (service, key.config_hash, key.image_id),
+        )
+        if known and (known[0]["config"] or not config):
+            return _revision(known[0])
+        with self._write() as db:
+            db.execute(
+                "INSERT INTO revision (service, number, config_hash, image_id, image, config, created_at) VALUES"
+                " (?, (SELECT coalesce(max(number), 0) + 1 FROM revision WHERE service = ?), ?, ?, ?, ?, ?)"
+                " ON CONFLICT (service, config_hash, image_id) DO UPDATE SET config = excluded.config",
+                (service, service, key.config_hash, key.image_id, image, config, self._clock.wall()),
+            )
+        return self.revision(service, key, image, "")
+
+    def revisions(self, service: str) -> list[Revision]:
+        return [
+            _revision(row)
+            for row in self._read("SELECT * FROM revision WHERE service = ? ORDER BY number DESC", (service,))
+        ]
+
+    def live(self, service: str) -> Revision | None:
+        rows = self._read(
+            "SELECT revision.* FROM live JOIN revision USING (service, number) WHERE service = ?", (service,)
+        )
+        return _revision(rows[0]) if rows else None
+
+    def warm(self, service: str) -> Warm | None:
+        rows = self._read("SELECT * FROM warm WHERE service = ?", (service,))
+        if not rows:
+            return None
+        row = rows[0]
+        return Warm(service, row["number"], tuple(json.loads(row["replicas"])), row["until"])
+
+    def set_warm(self, service: str, warm: Warm | None) -> None:
+        with self._write() as db:
+            db.execute("DELETE FROM warm WHERE service = ?", (service,))
+            if warm is not None:
+                db.execute(
+                    "INSERT INTO warm (service, number, replicas, until) VALUES (?, ?, ?, ?)",
+                    (service, warm.revision, json.dumps(list(warm.replicas)), warm.until),
+                )
+
+    def history(self, service: str | None, limit: int) -> list[RolloutRecord]:
+        rows = self._read(
+            "SELECT * FROM rollout WHERE ?1 IS NULL OR service = ?1 ORDER BY id DESC LIMIT ?2", (service, limit)
+        )
+        return [self._record(row) for row in rows]
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    # --- one connection, one way to fail
+
+    def _record(self, row: sqlite3.Row) -> RolloutRecord:
+        target = self._read("SELECT * FROM revision WHERE service = ? AND number = ?", (row["service"], row["target"]))[
+            0
+        ]
+        return RolloutRecord(
+            id=row["id"],
+            service=row["service"],
+            what=row["what"],
+            state=row["state"],
+            strategy=row["strategy"],
+            target=_revision(target),
+            old=tuple(json.loads(row["old"])),
+            previous=_pool(row["previous"]),
+            switched=bool(row["switched"]),
+            started_at=row["started_at"],
+            forced=bool(row["forced"]),
+            marker=row["marker"],
+            receipt=json.loads(row["receipt"]),
+        )
+
+    def _read(self, sql: str, values: tuple[Any, ...]) -> list[sqlite3.Row]:
+        with self._translated():
+            return self._open().execute(sql, values).fetchall()
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        with self._translated(), self._open() as db:
+            yield db
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise StateError(
+                f"the journal {self._path} cannot be read or written: {error}",
+                hint="check the disk's free space and the permissions of that directory, or set ROLLOUT_STATE_DIR",
+            ) from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._connection = self._connect()
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise
+                self._put_aside()
+                self._connection = self._connect()
+        return self._connection
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, timeout=10, check_same_thread=False)
+        db.row_factory = sqlite3.Row
+        db.execute("PRAGMA journal_mode = DELETE")
+        db.execute("PRAGMA synchronous = FULL")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            raise StateError(
+                f"the journal {self._path} was written by a newer rollout (version {version} of its format)",
+                hint="upgrade rollout",
+            )
+        if version == 0:
+            with db:
+                db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+            os.chmod(self._path, 0o600)  # stored configurations may hold secrets
+        return db
+
+    def _put_aside(self) -> None:
+        aside = self._path.with_name(f"{self._path.name}.broken-{int(self._clock.wall())}")
+        os.replace(self._path, aside)
+        self._notice(f"the journal was damaged and is begun anew from what runs; the old file is {aside}")
+
+
+def _revision(row: sqlite3.Row) -> Revision:
+    key = RevisionKey(row["config_hash"], row["image_id"])
+    return Revision(row["service"], row["number"], key, row["image"], row["config"], row["created_at"])
+
+
+def _pool_text(pool: Pool | None) -> str | None:
+    return json.dumps(asdict(pool)) if pool is not None else None
+
+
+def _pool(text: str | None) -> Pool | None:
+    if text is None:
+        return None
+    data = json.loads(text)
+    options = PoolOptions(**{**data["options"], "hosts": tuple(data["options"]["hosts"])})
+    return Pool(data["service"], tuple(Upstream(**u) for u in data["upstreams"]), options)

@@ -1,0 +1,93 @@
+"""Recovery: an earlier run died in the middle. Interrupted is an ordinary start: look at what is there, and go on.
+
+Before its first switch nothing of the new revision took traffic, so it is undone; after it, it is finished; an undo is
+finished as an undo. What was done is read from the engine and the proxy, not from the journal, which only says what was
+wanted and what was there before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rollout import strategies, warm
+from rollout.errors import NotUndone, RolloutError
+from rollout.events import Recovering, Sink
+from rollout.execution import close, perform, undo
+from rollout.model import Replica, Revision, ServiceSettings, Strategy
+from rollout.plan import Observed
+from rollout.ports import RolloutRecord
+from rollout.steps.run import Ports, Run, routed_ids
+
+
+def converge(ports: Ports, settings: ServiceSettings, network: str, emit: Sink) -> None:
+    """Finish or undo what an earlier run left; nothing when it left nothing. Raises NotUndone when neither works."""
+    record = ports.journal.unfinished(settings.name)
+    if record is None:
+        return
+    replicas = ports.engine.replicas(settings.name)
+    run = _resume(ports, settings, record, network, emit, replicas)
+    forward = record.switched and record.state != "undoing"
+    verb = "finishing it" if forward else "undoing it"
+    emit(Recovering(settings.name, f"rollout {record.id} ({record.what}) was left {record.state}: {verb}"))
+    began = ports.clock.now()
+    if not forward:
+        undo(run, "the run that began it ended before the switch")
+        close(run, "undone", began=began, reason="the run that began it died")
+        return
+    try:
+        _finish(run)
+    except NotUndone:
+        raise
+    except RolloutError as error:
+        undo(run, error.message)
+        close(run, "undone", began=began, reason=error.message)
+        return
+    close(run, "deployed", began=began)
+
+
+def _resume(
+    ports: Ports,
+    settings: ServiceSettings,
+    record: RolloutRecord,
+    network: str,
+    emit: Sink,
+    replicas: list[Replica],
+) -> Run:
+    run = Run(ports, settings, record, emit, network, live=set(), from_files=False)
+    run.previous = _revision_before(run, replicas)
+    run.live = set(routed_ids(ports.proxy.pool(settings.name), replicas))
+    run.pool_of([r.id for r in replicas], {r.id: r for r in replicas})
+    run.deadline = ports.clock.now() + settings.progress_deadline
+    return run
+
+
+def _revision_before(run: Run, replicas: list[Replica]) -> Revision | None:
+    live = run.ports.journal.live(run.service)
+    if live is not None:
+        return live
+    old = [r for r in replicas if r.id in run.record.old and r.key != run.record.target.key]
+    known = {r.key: r for r in run.ports.journal.revisions(run.service)}
+    return next((known[r.key] for r in old if r.key in known), None)
+
+
+def _finish(run: Run) -> None:
+    """The rest of the work is the same strategy's plan from the world as it is now."""
+    record, ports = run.record, run.ports
+    replicas = ports.engine.replicas(run.service)
+    resting = ports.journal.warm(run.service)
+    target = record.target.key
+    spared = frozenset(record.old) if record.forced else frozenset()
+    observed = Observed(
+        target=target,
+        replicas=tuple(replicas),
+        routed=routed_ids(ports.proxy.pool(run.service), replicas),
+        spared=spared,
+        warm=warm.resting(resting, replicas, target),
+    )
+    run.settings = _with_strategy(run.settings, record)
+    perform(run, strategies.plan(run.settings, observed))
+    warm.replaced(run, resting)
+
+
+def _with_strategy(settings: ServiceSettings, record: RolloutRecord) -> ServiceSettings:
+    return replace(settings, strategy=Strategy(record.strategy))

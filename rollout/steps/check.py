@@ -1,0 +1,44 @@
+"""Check: wait until every new replica is ready, at the address the proxy will use.
+
+While it waits, the config that the next switch will load is rendered and tested, so that its cost is not added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from rollout.errors import Interrupted
+from rollout.plan import Check
+from rollout.steps.readiness import why_never_ready
+from rollout.steps.run import ReplicaFailed, Run
+
+
+def perform(run: Run, step: Check) -> Mapping[str, Any]:
+    ids = run.members(step.batches)
+    verdicts = run.ports.fan_out([*(partial(why_never_ready, run, i) for i in ids), partial(_prepare_switch, run)])
+    if run.interrupted() and not run.undoing and not run.record.switched:
+        raise Interrupted(f"service {run.service}: interrupted before the switch")
+    failures = [v for v in verdicts if isinstance(v, ReplicaFailed)]
+    if failures:
+        raise _together(run, failures)
+    return {"ready": ids}
+
+
+def _prepare_switch(run: Run) -> None:
+    """Test the next pool's config now. Addresses are known as soon as the containers run."""
+    switch = run.next_switch()
+    if switch is not None and not switch.maintenance:
+        run.ports.proxy.prepare(run.pool_of(run.live_after(switch), run.replicas()))
+
+
+def _together(run: Run, failures: Sequence[ReplicaFailed]) -> ReplicaFailed:
+    if len(failures) == 1:
+        return failures[0]
+    return ReplicaFailed(
+        f"service {run.service}: {len(failures)} new replicas are not ready: "
+        + "; ".join(f.message.split(": ", 1)[-1] for f in failures),
+        [i for f in failures for i in f.failed],
+        details=[line for f in failures for line in f.details],
+    )

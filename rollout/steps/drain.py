@@ -1,0 +1,52 @@
+"""Drain: wait until the proxy can no longer send the old replicas a request, by measurement; or until the drain limit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rollout.model import InFlight, Switched, Upstream
+from rollout.plan import Drain
+from rollout.steps.run import Run
+from rollout.waiting import DeadlinePassed, wait_for
+
+LONGEST_PAUSE = 0.1
+
+
+def perform(run: Run, step: Drain) -> Mapping[str, Any]:
+    replicas = run.replicas()
+    cut = 0
+    for switched, ids in _by_switch(run, step):
+        run.pool_of(ids, replicas)  # a run that recovers does not know their addresses yet
+        upstreams = [run.upstreams[i] for i in ids if i in run.upstreams and i in replicas and replicas[i].running]
+        if upstreams:
+            cut += _drain(run, switched, upstreams)
+    run.cut += cut
+    return {"cut": cut}
+
+
+def _by_switch(run: Run, step: Drain) -> list[tuple[Switched | None, list[str]]]:
+    """Replicas that left by the same switch drain together: one look serves all of them."""
+    groups: dict[str, tuple[Switched | None, list[str]]] = {}
+    for replica_id in step.replicas:
+        switched = run.switched.get(replica_id)
+        groups.setdefault(switched.token if switched else "", (switched, []))[1].append(replica_id)
+    return list(groups.values())
+
+
+def _drain(run: Run, switched: Switched | None, upstreams: list[Upstream]) -> int:
+    def look() -> InFlight | None:
+        seen = run.ports.proxy.in_flight(switched, upstreams)
+        if not seen.drained and seen.detail:
+            run.say(seen.detail)
+        return seen if seen.drained else None
+
+    try:
+        wait_for(run.ports.clock, look, timeout=run.settings.drain_timeout, longest=LONGEST_PAUSE)
+    except DeadlinePassed:
+        cut = run.ports.proxy.cut(switched, upstreams)
+        run.notice(
+            f"the drain limit of {run.settings.drain_timeout:g} s has passed: {cut} connections to the old replicas are cut"
+        )
+        return cut
+    return 0

@@ -1,0 +1,108 @@
+"""Is a replica ready? Docker's verdict and our own probe, both when there are both, seen from where the proxy is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rollout.model import Health, HealthCheck, Replica, ReplicaState
+from rollout.steps.run import ReplicaFailed, Run
+from rollout.waiting import FIRST_PAUSE
+
+LOG_LINES = 15  # of a failed container, shown to the user
+
+
+@dataclass(slots=True)
+class _Watch:
+    """What one wait has seen so far. Times are the run's clock."""
+
+    begun: float
+    restarts: int
+    successes: int = 0
+    since: float | None = None  # ready without a break since
+    reason: str = "it was not probed yet"
+    pause: float = FIRST_PAUSE
+
+
+def why_never_ready(run: Run, replica_id: str) -> ReplicaFailed | None:
+    """Wait until the replica is ready; None then, else why it will not be. Returns early when the run is interrupted.
+
+    A container that exits, restarts or is declared unhealthy ends the wait at once; else the deadline does.
+    """
+    clock, check = run.ports.clock, run.settings.health
+    first = run.ports.engine.inspect(replica_id)
+    if first is None:
+        return _failed(run, replica_id, replica_id[:12], "it was removed by somebody else")
+    watch = _Watch(clock.now(), first.restart_count)
+    deadline = watch.begun + check.healthy_deadline
+    if run.deadline and not run.undoing:
+        deadline = min(deadline, run.deadline)
+    while True:
+        replica = run.ports.engine.inspect(replica_id)
+        death = why_dead(replica, watch.restarts)
+        if replica is None or death:
+            return _failed(run, replica_id, first.name, death or "it was removed by somebody else", replica)
+        if _ready(run, replica, watch):
+            return None
+        if run.interrupted() and not run.undoing and not run.record.switched:
+            return None
+        if clock.now() >= deadline:
+            waited = f"not ready after {clock.now() - watch.begun:.3g} s: {watch.reason}"
+            return _failed(run, replica_id, first.name, waited, replica)
+        clock.sleep(min(watch.pause, max(0.0, deadline - clock.now())))
+        watch.pause = min(watch.pause * 2, check.interval)
+
+
+def why_dead(replica: Replica | None, restarts: int) -> str | None:
+    """The reason that no further waiting can mend, or None."""
+    if replica is None:
+        return "it was removed by somebody else"
+    if replica.state in (ReplicaState.EXITED, ReplicaState.DEAD):
+        return f"it exited with code {replica.exit_code}"
+    if replica.state is ReplicaState.RESTARTING or replica.restart_count > restarts:
+        return f"it exited and was restarted (exit code {replica.exit_code})"
+    if replica.state is not ReplicaState.RUNNING:
+        return f"it is {replica.state}"
+    if replica.health is Health.UNHEALTHY:
+        return "its health check says unhealthy"
+    return None
+
+
+def why_not_ready(run: Run, replica: Replica) -> str | None:
+    """One look: None when Docker and our probe both pass."""
+    if replica.health is Health.STARTING:
+        return "its health check is still starting"
+    host = replica.addresses.get(run.network, "")
+    if not host:
+        return f"it has no address on network {run.network}"
+    return run.ports.prober.probe(replica, host, _probe_of(run.settings.health), run.settings.port)
+
+
+def _probe_of(check: HealthCheck) -> HealthCheck:
+    """A HEALTHCHECK runs inside the container; whether the *proxy* can reach the port is seen only from outside."""
+    if check.path or check.tcp or check.command:
+        return check
+    return HealthCheck(tcp=True, port=check.port, timeout=check.timeout)
+
+
+def _ready(run: Run, replica: Replica, watch: _Watch) -> bool:
+    check, now = run.settings.health, run.ports.clock.now()
+    reason = why_not_ready(run, replica)
+    if reason is not None:
+        watch.reason, watch.successes, watch.since = reason, 0, None
+        run.say(f"{replica.name}: {reason}")
+        return False
+    watch.successes += 1
+    if watch.since is None:
+        watch.since = now
+        watch.pause = FIRST_PAUSE  # the confirming probes follow closely (PROXIES 9: 5 ms apart is enough)
+    watch.reason = f"only {watch.successes} of {check.healthy_threshold} probes in a row passed"
+    steady = run.ports.clock.now() - watch.since >= check.min_healthy_time
+    return watch.successes >= check.healthy_threshold and steady
+
+
+def _failed(run: Run, replica_id: str, name: str, reason: str, replica: Replica | None = None) -> ReplicaFailed:
+    details = [f"health: {line}" for line in (replica.health_log[-3:] if replica is not None else ())]
+    details += [f"log: {line}" for line in run.ports.engine.logs(replica_id, LOG_LINES)]
+    return ReplicaFailed(
+        f"service {run.service}: new replica {name} is not ready: {reason}", [replica_id], details=details
+    )

@@ -1,0 +1,143 @@
+"""What the steps of one rollout share: the ports, the settings, and what has happened so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from rollout.errors import Unhealthy
+from rollout.events import Notice, Sink, StepProgress
+from rollout.fanout import FanOut
+from rollout.model import Counters, Pool, Replica, Revision, ServiceSettings, Switched, Upstream, Usage
+from rollout.plan import EXISTING, Plan, Switch
+from rollout.ports import Clock, Engine, Images, Journal, Lock, Prober, Proxy, RolloutRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Everything outside, as the core sees it. Made by `wiring`, or of fakes by the simulation."""
+
+    engine: Engine
+    images: Images
+    proxy: Proxy
+    prober: Prober
+    journal: Journal
+    lock: Lock
+    clock: Clock
+    fan_out: FanOut
+
+
+class ReplicaFailed(Unhealthy):
+    """A new replica failed its check or the monitor; `failed` are the ids, so that `continue` can go on without them."""
+
+    def __init__(self, message: str, failed: Iterable[str], *, hint: str = "", details: Iterable[str] = ()) -> None:
+        super().__init__(message, hint=hint, details=tuple(details))
+        self.failed = tuple(failed)
+
+
+@dataclass(slots=True)
+class Run:
+    """One rollout under way. `live` are the replicas meant to be in the pool now; steps change it by switching."""
+
+    ports: Ports
+    settings: ServiceSettings
+    record: RolloutRecord
+    emit: Sink
+    network: str
+    live: set[str]
+    interrupted: Callable[[], bool] = lambda: False
+    from_files: bool = True  # create from the user's Compose files as they are; else from the revision's stored config
+    previous: Revision | None = None  # what ran before, when its config is known
+    plan: Plan = Plan()
+    index: int = 0
+    undoing: bool = False
+    deadline: float = 0.0  # clock.now() by which the rollout must be over; 0: none
+    batches: dict[int, list[str]] = field(default_factory=dict)
+    upstreams: dict[str, Upstream] = field(default_factory=dict)  # replica id -> its upstream when last routed
+    switched: dict[str, Switched] = field(default_factory=dict)  # replica id -> the switch that took it out
+    tolerated: list[str] = field(default_factory=list)  # new replicas that failed and were left out (`continue`)
+    cut: int = 0
+    counted: dict[str, Counters] = field(default_factory=dict)  # "ip:port" -> as the proxy counted
+    uncounted: str = ""
+    usage: dict[str, Usage] = field(default_factory=dict)
+    revision_of: dict[str, int] = field(default_factory=dict)  # "ip:port" -> revision number
+    phases: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def service(self) -> str:
+        return self.settings.name
+
+    def begin_plan(self, plan: Plan) -> None:
+        self.plan, self.index = plan, 0
+        self.batches[EXISTING] = list(plan.existing)
+
+    def members(self, batches: Iterable[int]) -> list[str]:
+        """Ids of the batches' replicas, those that failed and were tolerated left out."""
+        return [i for b in batches for i in self.batches.get(b, []) if i not in self.tolerated]
+
+    def say(self, text: str) -> None:
+        self.emit(StepProgress(self.service, self.index, self.plan.steps[self.index].kind, text))
+
+    def notice(self, text: str) -> None:
+        self.emit(Notice(self.service, text))
+
+    def replicas(self) -> dict[str, Replica]:
+        return {r.id: r for r in self.ports.engine.replicas(self.service)}
+
+    def upstream(self, replica: Replica) -> Upstream | None:
+        """The address at which the proxy reaches this replica; None when it has none (it does not run)."""
+        host = replica.addresses.get(self.network, "")
+        if not host:
+            return None
+        return Upstream(upstream_name(replica), host, self.settings.port)
+
+    def pool_of(self, ids: Iterable[str], replicas: Mapping[str, Replica]) -> Pool:
+        """The pool of those of `ids` that run, at their present addresses; remembers each."""
+        found = []
+        for replica_id in ids:
+            replica = replicas.get(replica_id)
+            upstream = self.upstream(replica) if replica is not None and replica.running else None
+            if replica is None or upstream is None:
+                continue
+            found.append(upstream)
+            self.upstreams[replica_id] = upstream
+            self.revision_of[upstream.address] = self.revision_number(replica)
+        return Pool(self.service, tuple(found), self.settings.pool)
+
+    def revision_number(self, replica: Replica) -> int:
+        """0 for a revision that was never deployed by us and has no number."""
+        new = replica.id not in self.record.old
+        if new or replica.key == self.record.target.key:
+            return self.record.target.number if new else self._number_of_old(replica)
+        return self._number_of_old(replica)
+
+    def _number_of_old(self, replica: Replica) -> int:
+        if self.previous is not None and replica.key == self.previous.key:
+            return self.previous.number
+        return self.record.target.number if replica.key == self.record.target.key else 0
+
+    def next_switch(self) -> Switch | None:
+        """The next switch of the plan, from the current step on."""
+        return next((s for s in self.plan.steps[self.index :] if isinstance(s, Switch)), None)
+
+    def live_after(self, step: Switch) -> set[str]:
+        return (self.live | set(self.members(step.add))) - set(step.remove) - set(self.tolerated)
+
+    def count(self) -> None:
+        """Read the proxy's counters; called before anything that forgets them, and at the end."""
+        counted = self.ports.proxy.count(self.service, self.record.marker)
+        self.uncounted = counted.missing
+        for address, counters in counted.by_address.items():
+            known = self.counted.get(address, Counters())
+            self.counted[address] = Counters(max(known.requests, counters.requests), max(known.failed, counters.failed))
+
+
+def upstream_name(replica: Replica) -> str:
+    """Never reused: container numbers are, and addresses are handed on at once (PROXIES 0.4)."""
+    return f"{replica.service}-{replica.short_id}"
+
+
+def routed_ids(pool: Pool | None, replicas: Iterable[Replica]) -> frozenset[str]:
+    """Which replicas the pool names."""
+    names = pool.names if pool is not None else frozenset()
+    return frozenset(r.id for r in replicas if upstream_name(r) in names)

@@ -1,0 +1,28 @@
+"""Switch: change the pool, confirmed live. From the first switch on, a rollout is finished rather than undone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from rollout.errors import DeployFailed, Interrupted
+from rollout.plan import Switch
+from rollout.steps.run import Run
+
+
+def perform(run: Run, step: Switch) -> Mapping[str, Any]:
+    if run.interrupted() and not run.undoing and not run.record.switched:
+        raise Interrupted(f"service {run.service}: interrupted before the switch")
+    wanted = run.live_after(step)
+    pool = run.pool_of(wanted, run.replicas())
+    if not pool.upstreams and not step.maintenance:
+        raise DeployFailed(f"service {run.service}: the switch would leave no replica in the pool; it was not made")
+    if not run.record.switched:
+        run.ports.journal.mark_state(run.record.id, switched=True)
+        run.record = replace(run.record, switched=True)
+    switched = run.ports.proxy.switch(pool)
+    run.live = wanted
+    for replica_id in step.remove:
+        run.switched[replica_id] = switched
+    return {"pool": [u.address for u in pool.upstreams], "token": switched.token, "reloaded": switched.reloaded}

@@ -1,0 +1,33 @@
+"""Stop the old replicas, then start the new ones: for what cannot run twice (a fixed name or port, a single writer).
+
+The service answers 503 in between and says so; nothing in flight is cut. Old containers are removed last, so that a failed
+start can bring back the very same ones, except when a fixed container name has to be free first.
+"""
+
+from __future__ import annotations
+
+from rollout.model import ServiceSettings
+from rollout.plan import Check, Drain, Monitor, Observed, Plan, Remove, Start, Step, Stop, Switch
+from rollout.strategies.rolling import rolling
+
+
+def recreate(settings: ServiceSettings, observed: Observed) -> Plan:
+    current = observed.current()
+    missing = settings.replicas - len(current)
+    old = tuple(r.id for r in observed.outdated())
+    leftovers = tuple(r.id for r in observed.leftovers())
+    if missing <= 0 and not old:
+        return rolling(settings, observed)  # only surplus, unrouted or left-over containers: nothing has to stop first
+    gone = (*old, *leftovers)
+    steps: list[Step] = []
+    if old:
+        steps += [Switch(remove=old, maintenance=not current), Drain(old), Stop(old)]
+    if settings.remove_first and gone:
+        steps.append(Remove(gone))
+    if missing > 0:
+        steps += [Start(1, missing), Check((1,)), Switch(add=(1,))]
+        if settings.update.monitor:
+            steps.append(Monitor((1,), settings.update.monitor))
+    if gone and not settings.remove_first:
+        steps.append(Remove(gone))
+    return Plan(tuple(steps))

@@ -1,0 +1,97 @@
+"""Rolling in batches, and blue-green, which is one batch with the old set kept.
+
+start-first, per batch: Start Check Switch(+new -old) [Monitor] Drain Stop; stop-first: Switch(-old) Drain Stop Start Check
+Switch(+new). Old replicas are stopped batch by batch, which bounds the surge, but removed only at the very end: until
+then an undo can start the very same containers again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from rollout.model import Order, ServiceSettings
+from rollout.plan import (
+    EXISTING,
+    Check,
+    Delay,
+    Drain,
+    KeepWarm,
+    Monitor,
+    Observed,
+    Plan,
+    Remove,
+    Start,
+    Step,
+    Stop,
+    Switch,
+)
+
+
+def rolling(settings: ServiceSettings, observed: Observed) -> Plan:
+    current = observed.current()
+    kept = sorted(current, key=lambda r: (r.id not in observed.routed, r.number))[: settings.replicas]
+    surplus = [r for r in current if r not in kept]
+    old = [r.id for r in [*observed.outdated(), *surplus]]
+    unrouted = [r.id for r in kept if r.id not in observed.routed]
+    missing = settings.replicas - len(kept)
+    steps: list[Step] = []
+    if unrouted:
+        steps.append(Check((EXISTING,)))
+        if not missing:
+            steps += _switched(settings, (EXISTING,), tuple(old))
+    for batch, count, out, last in _batches(missing, old, settings.update.parallelism):
+        add = (EXISTING, batch) if unrouted and batch == 1 else (batch,)
+        steps += _batch(settings, batch, count, add, out)
+        if settings.update.delay and not last:
+            steps.append(Delay(settings.update.delay))
+    if old and not missing and not unrouted:
+        steps += _retire(settings, tuple(old))
+    return Plan((*steps, *_cleanup(settings, observed, tuple(old))), tuple(unrouted))
+
+
+def blue_green(settings: ServiceSettings, observed: Observed) -> Plan:
+    """The whole new set beside the old one, one switch, the old set kept warm or stopped."""
+    at_once = replace(settings.update, parallelism=0, order=Order.START_FIRST)
+    return rolling(replace(settings, update=at_once), observed)
+
+
+def _batches(missing: int, old: list[str], parallelism: int) -> Iterator[tuple[int, int, tuple[str, ...], bool]]:
+    """(batch number from 1, replicas to start, old ids that leave with it, is it the last). The last takes the rest."""
+    size = parallelism or missing
+    for batch, begin in enumerate(range(0, missing, size or 1), start=1):
+        count = min(size, missing - begin)
+        last = begin + count >= missing
+        yield batch, count, tuple(old[begin:] if last else old[begin : begin + count]), last
+
+
+def _batch(settings: ServiceSettings, batch: int, count: int, add: tuple[int, ...], out: tuple[str, ...]) -> list[Step]:
+    fresh: list[Step] = [Start(batch, count), Check((batch,))]
+    if settings.update.order is Order.START_FIRST:
+        return [*fresh, *_switched(settings, add, out)]
+    before: list[Step] = [Switch(remove=out), Drain(out), Stop(out)] if out else []
+    return [*before, *fresh, Switch(add=add), *_monitor(settings, add)]
+
+
+def _switched(settings: ServiceSettings, add: tuple[int, ...], out: tuple[str, ...]) -> list[Step]:
+    after: list[Step] = []
+    if out:
+        after = [Drain(out)] if settings.keep_warm else [Drain(out), Stop(out)]
+    return [Switch(add=add, remove=out), *_monitor(settings, add), *after]
+
+
+def _monitor(settings: ServiceSettings, batches: tuple[int, ...]) -> list[Step]:
+    return [Monitor(batches, settings.update.monitor)] if settings.update.monitor else []
+
+
+def _retire(settings: ServiceSettings, out: tuple[str, ...]) -> list[Step]:
+    """Nothing to start: the old ones only leave."""
+    return [Switch(remove=out), Drain(out), *([] if settings.keep_warm else [Stop(out)])]
+
+
+def _cleanup(settings: ServiceSettings, observed: Observed, old: tuple[str, ...]) -> list[Step]:
+    leftovers = tuple(r.id for r in observed.leftovers())
+    if settings.keep_warm and old and settings.update.order is Order.START_FIRST:
+        return [KeepWarm(old, settings.keep_warm), *([Remove(leftovers)] if leftovers else [])]
+    gone = (*old, *leftovers)
+    return [Remove(gone)] if gone else []

@@ -1,0 +1,44 @@
+"""Back to what was: the inverse of any strategy, started from whatever is there.
+
+Old replicas that were stopped are started again (the same containers); those that are gone are made again from their
+stored revision. Traffic goes back before a new replica is drained, stopped and removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rollout.model import Replica
+from rollout.plan import EXISTING, UNDO, Check, Drain, Observed, Plan, Remove, Restart, Start, Step, Stop, Switch
+
+
+def undo(observed: Observed, was_routed: Sequence[str], old: Sequence[str], switched: bool) -> Plan:
+    """`was_routed`: ids in the pool when the rollout began; `old`: every container there was then; `switched`: whether
+    any switch was begun (even a replica that is not in the pool now may then have been: the proxy is asked)."""
+    by_id = {r.id: r for r in observed.replicas}
+    new = [r for r in observed.replicas if r.id not in set(old)]
+    in_pool = tuple(r.id for r in new if r.id in observed.routed)
+    stopped = tuple(i for i in was_routed if i in by_id and not by_id[i].running)
+    gone = [i for i in was_routed if i not in by_id]
+    out = tuple(i for i in was_routed if i in by_id and by_id[i].running and i not in observed.routed)
+    steps: list[Step] = []
+    added: tuple[int, ...] = (EXISTING,) if out else ()
+    if stopped:
+        steps.append(Restart(UNDO, stopped))
+        added += (UNDO,)
+    if gone:
+        steps.append(Start(UNDO - 1, len(gone), previous=True))
+        added += (UNDO - 1,)
+    if added:
+        steps.append(Check(added))
+    if added or in_pool:
+        steps.append(Switch(add=added, remove=in_pool))
+    return Plan((*steps, *_dispose(new, switched)), out)
+
+
+def _dispose(new: Sequence[Replica], switched: bool) -> list[Step]:
+    """`created` ones are stopped as well: the call that starts them may still be under way in the engine."""
+    alive = tuple(r.id for r in new if r.state not in ("exited", "dead"))
+    steps: list[Step] = [Drain(alive)] if alive and switched else []
+    steps += [Stop(alive)] if alive else []
+    return [*steps, *([Remove(tuple(r.id for r in new))] if new else [])]
