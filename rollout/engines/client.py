@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from docker.context import ContextAPI
 from docker.credentials import errors as store_errors
 from docker.tls import TLSConfig
 
+from rollout.causes import caused_by, causes
 from rollout.engines.connection import EngineAnswer
 from rollout.errors import EngineError
 
@@ -137,19 +138,6 @@ def _late(_: Exception, what: str, where: str) -> EngineError:
     return EngineError(f"the Docker engine at {where} did not answer in time ({what})", hint=HINT_START, transient=True)
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The exception and all that it wraps: urllib3 and requests hide the reason in `args`, not in `__cause__`."""
-    waiting, seen = [error], set[int]()
-    while waiting:
-        current = waiting.pop(0)
-        if id(current) in seen:
-            continue
-        seen.add(id(current))
-        yield current
-        inner = (*current.args, getattr(current, "reason", None), current.__cause__, current.__context__)
-        waiting += [cause for cause in inner if isinstance(cause, BaseException)]
-
-
 UNREACHED: tuple[tuple[type[BaseException], str, str, bool], ...] = (
     (FileNotFoundError, "no Docker engine listens at {where}", HINT_START, True),
     (NotADirectoryError, "no Docker engine listens at {where}", HINT_HOST, False),
@@ -161,13 +149,12 @@ UNREACHED: tuple[tuple[type[BaseException], str, str, bool], ...] = (
 
 
 def _lost(error: Exception, what: str, where: str) -> EngineError:
-    causes = list(_causes(error))
     for kind, words, hint, transient in UNREACHED:
-        cause = next((c for c in causes if isinstance(c, kind)), None)
+        cause = caused_by(error, kind)
         if cause is not None:
             return EngineError(words.format(where=where, error=cause), hint=hint, transient=transient)
     return EngineError(
-        f"the connection to the Docker engine at {where} was lost ({what}): {causes[-1]}",
+        f"the connection to the Docker engine at {where} was lost ({what}): {list(causes(error))[-1]}",
         hint=HINT_START,
         transient=True,
     )

@@ -87,8 +87,9 @@ class ContainerProcess:
 
     def mount(self, host_path: str) -> Mount | None:
         mounts = self._inspect()["Mounts"]
+        shared = [mount for mount in mounts if mount["Source"]]  # a tmpfs has none
         wanted = os.path.realpath(host_path)
-        for mount in sorted(mounts, key=lambda m: len(os.path.realpath(m["Source"])), reverse=True):
+        for mount in sorted(shared, key=lambda m: len(os.path.realpath(m["Source"])), reverse=True):
             source = os.path.realpath(mount["Source"])
             below = _below(wanted, source)
             if below is None:
@@ -103,8 +104,11 @@ class ContainerProcess:
         mounts = self._inspect()["Mounts"]
         for mount in sorted(mounts, key=lambda m: len(m["Destination"]), reverse=True):
             below = _below(inside, mount["Destination"])
-            if below is not None and mount["Source"]:
-                return posixpath.join(mount["Source"], below) if below else str(mount["Source"])
+            if below is None:
+                continue
+            if not mount["Source"]:
+                return None  # a tmpfs
+            return posixpath.join(mount["Source"], below) if below else str(mount["Source"])
         return None
 
     def read(self, path: str) -> bytes | None:
