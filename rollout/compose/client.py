@@ -1,0 +1,229 @@
+"""Compose as `rollout` uses it: load the project, create containers, pull, build."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rollout.compose import find, words
+from rollout.compose.document import parse
+from rollout.compose.process import Output, Process
+
+ALL_PROFILES = "*"
+LOAD_TIMEOUT = 120.0
+CREATE_TIMEOUT = 120.0
+PULL_TIMEOUT = 1800.0
+BUILD_TIMEOUT = 3600.0
+
+# Set by the Docker CLI for the plugin it runs (us), not by the user; Compose would take them for its own.
+_PLUGIN_VARIABLES = "DOCKER_CLI_PLUGIN_"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Compose's global flags, as the user gave them."""
+
+    files: tuple[str, ...] = ()
+    project_name: str = ""
+    project_directory: str = ""
+    env_files: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedProject:
+    """A project as Compose resolved it.
+
+    `config` is the YAML text, good for `create` later even when the files have changed; `document` the same as plain
+    values. `hashes` are the `com.docker.compose.config-hash` labels that containers created now get, by service.
+    """
+
+    name: str
+    directory: str  # absolute
+    config: str
+    document: Mapping[str, Any]
+    hashes: Mapping[str, str]
+    files: tuple[str, ...] = ()  # the user's own, absolute: where faults are looked up
+    warnings: tuple[str, ...] = ()
+
+
+class Compose:
+    """Docker Compose v2 for one project. Runs its own processes; safe to use from several threads."""
+
+    def __init__(
+        self, options: Options = Options(), *, environment: Mapping[str, str] | None = None, cwd: str | None = None
+    ) -> None:
+        """`environment` (default: ours) reaches Compose as it is, `cwd` (default: here) is where it runs."""
+        given = os.environ if environment is None else environment
+        self._options = options
+        self._environment = {k: v for k, v in given.items() if not k.startswith(_PLUGIN_VARIABLES)}
+        self._cwd = cwd or str(Path.cwd())
+
+    @cached_property
+    def program(self) -> tuple[str, ...]:
+        """The argv Compose is called by. Raises ComposeError when there is no Compose v2."""
+        return find.find_program(self._environment)
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        """The project's Compose files, absolute."""
+        return find.find_files(self._options.files, self._options.env_files, self._environment, self._cwd)
+
+    @cached_property
+    def directory(self) -> str:
+        """The project directory, absolute."""
+        return find.find_directory(self._options.project_directory, self.files, self._cwd)
+
+    def load(self, services: Sequence[str] = (), *, meanwhile: Callable[[], object] | None = None) -> LoadedProject:
+        """Resolve the project. `services` are loaded too when their profile is not active, as Compose itself does for a
+        service that is named; a name that does not exist is left to the caller. `meanwhile` is called once while
+        Compose works (imports, for example).
+
+        Raises SpecError with Compose's own words for a fault in the files, ComposeError, EngineError.
+        """
+        loaded = self._load(self._options, meanwhile)
+        missing = [s for s in services if s not in (loaded.document.get("services") or {})]
+        if not missing:
+            return loaded
+        everything = self._load(replace(self._options, profiles=(ALL_PROFILES,)), None)
+        found = [everything.document["services"].get(s) or {} for s in missing]
+        profiles = [p for raw in found for p in raw.get("profiles", ())]
+        if not profiles:
+            return loaded
+        active = (*self._active_profiles(), *profiles)
+        return self._load(replace(self._options, profiles=tuple(dict.fromkeys(active))), None)
+
+    def create(self, service: str, total: int, config: str | None = None, *, timeout: float = CREATE_TIMEOUT) -> None:
+        """Have `total` containers of the service, the existing ones (in whatever state) counted: create what is missing
+        without starting it. Nothing else is created, started, recreated, removed, pulled or built.
+
+        A `total` below what exists would make Compose remove some: the caller counts under the service's lock.
+        A paused or dead container of the service makes Compose fail after creating the new ones.
+        `config` None: from the user's files as they are now; else from that resolved project.
+        Raises ImageNotFound, UsageError (no such service), ComposeError, EngineError.
+        """
+        self._run("up", service, config, timeout, arguments=[
+            "--no-start", "--no-deps", "--no-recreate", "--no-build", "--pull", "never",
+            "--remove-orphans=false",  # COMPOSE_REMOVE_ORPHANS may say otherwise
+            "--scale", f"{service}={total}", service,
+        ])  # fmt: skip
+
+    def pull(
+        self,
+        service: str,
+        config: str | None = None,
+        *,
+        progress: Callable[[str], None] | None = None,
+        timeout: float = PULL_TIMEOUT,
+    ) -> None:
+        """Pull the service's image as its `pull_policy` says, with the Docker CLI's credentials. `progress` gets
+        Compose's lines. Raises ImageNotFound with the registry's words, EngineError, ComposeError."""
+        self._run("pull", service, config, timeout, arguments=[service], progress=progress)
+
+    def build(
+        self, service: str, *, progress: Callable[[str], None] | None = None, timeout: float = BUILD_TIMEOUT
+    ) -> None:
+        """Build the service's image. `progress` gets the builder's lines. Raises ComposeError with its words."""
+        self._run("build", service, None, timeout, arguments=[service], progress=progress)
+
+    def _run(
+        self,
+        command: str,
+        service: str,
+        config: str | None,
+        timeout: float,
+        *,
+        arguments: Sequence[str],
+        progress: Callable[[str], None] | None = None,
+    ) -> None:
+        flags = self._flags(self._options) if config is None else self._flags_of(config)
+        argv = [*self.program, *flags, "--ansi", "never", "--progress", "plain", command, *arguments]
+        process = self._start(argv, with_input=config is not None, merge=True)
+        output = process.stream(config, timeout, progress or _ignore)
+        if output.code != 0:
+            raise words.command_error(command, service, output.stdout)
+
+    def _load(self, options: Options, meanwhile: Callable[[], object] | None) -> LoadedProject:
+        hashing: Process | None = None
+        resolving = self._start([*self.program, *self._flags(options), "config"])
+        try:
+            # Hashed from the resolved project: from the files, `config --hash` leaves out what env_file brings in, and
+            # differs from the label that `up` sets. Started now, so that only its reading is waited for.
+            hashing = self._start([*self.program, *self._hash_flags(), "config", "--hash", "*"], with_input=True)
+            if meanwhile:
+                meanwhile()
+            resolved = resolving.finish(None, LOAD_TIMEOUT)
+            if resolved.code != 0:
+                raise words.config_error(resolved.stderr)
+            document = parse(resolved.stdout)
+            hashed = hashing.finish(resolved.stdout, LOAD_TIMEOUT)
+        except BaseException:
+            resolving.kill()
+            if hashing:
+                hashing.kill()
+            raise
+        return LoadedProject(
+            name=str(document.get("name", "")),
+            directory=self.directory,
+            config=resolved.stdout,
+            document=document,
+            hashes=_hashes(hashed),
+            files=self.files,
+            warnings=words.warnings(resolved.stderr),
+        )
+
+    def _start(self, argv: Sequence[str], *, with_input: bool = False, merge: bool = False) -> Process:
+        return Process(argv, self._environment, self._cwd, with_input=with_input, merge=merge)
+
+    def _flags(self, options: Options) -> list[str]:
+        flags = [part for file in options.files for part in ("-f", file)]
+        if options.project_name:
+            flags += ["-p", options.project_name]
+        if options.project_directory:
+            flags += ["--project-directory", options.project_directory]
+        flags += [part for file in options.env_files for part in ("--env-file", file)]
+        return flags + [part for profile in options.profiles for part in ("--profile", profile)]
+
+    def _flags_of(self, config: str) -> list[str]:
+        # the name is passed on: COMPOSE_PROJECT_NAME would win over the one in the text
+        resolved = replace(
+            self._options,
+            files=("-",),
+            project_name=_project_name(config) or self._options.project_name,
+            project_directory=self.directory,
+        )
+        return self._flags(resolved)
+
+    def _hash_flags(self) -> list[str]:
+        # every service that is in the text was active when it was resolved
+        return self._flags(
+            replace(self._options, files=("-",), project_directory=self.directory, profiles=(ALL_PROFILES,))
+        )
+
+    def _active_profiles(self) -> tuple[str, ...]:
+        if self._options.profiles:
+            return self._options.profiles
+        set_here = self._environment.get("COMPOSE_PROFILES")
+        if set_here is None:
+            set_here = find.dotenv_value("COMPOSE_PROFILES", self._options.env_files, self._environment, self.directory)
+        return tuple(p.strip() for p in set_here.split(",") if p.strip())
+
+
+def _ignore(_line: str) -> None:
+    """For callers that do not watch."""
+
+
+def _project_name(config: str) -> str:
+    found = re.search(r"^name:[ ]*(.+?)[ ]*$", config, re.MULTILINE)
+    return found[1].strip("\"'") if found else ""
+
+
+def _hashes(output: Output) -> dict[str, str]:
+    if output.code != 0:
+        raise words.config_error(output.stderr)
+    return {service: label for service, _, label in (line.partition(" ") for line in output.stdout.splitlines())}

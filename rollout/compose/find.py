@@ -1,0 +1,126 @@
+"""Where Compose v2 is on this machine, and which files make up the project."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rollout.errors import ComposeError
+
+SYSTEM_PLUGINS = (
+    "/usr/local/lib/docker/cli-plugins",
+    "/usr/local/libexec/docker/cli-plugins",
+    "/usr/lib/docker/cli-plugins",
+    "/usr/libexec/docker/cli-plugins",
+)
+DEFAULT_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+DEFAULT_OVERRIDES = ("compose.override.yml", "compose.override.yaml", "docker-compose.override.yml",
+                     "docker-compose.override.yaml")  # fmt: skip
+INSTALL_HINT = (
+    "install Compose 2.20 or newer: docker-compose-plugin (Docker's packages), docker-compose-v2 (Ubuntu), "
+    "docker-compose 2.x (Debian 13)"
+)
+
+
+def find_program(environment: Mapping[str, str], system: Sequence[str] = SYSTEM_PLUGINS) -> tuple[str, ...]:
+    """The argv that Compose v2 is called by.
+
+    The plugin's binary itself where there is one: it is a whole program that reads contexts, `DOCKER_HOST` and
+    credentials as the Docker CLI does, in half the time; and a plugin is never v1, so its version is not asked.
+    Else `docker compose`, else a stand-alone `docker-compose` of v2. Raises ComposeError when there is none.
+    """
+    for directory in (*_user_plugins(environment), *system):
+        plugin = Path(directory, "docker-compose")
+        if plugin.is_file() and os.access(plugin, os.X_OK):
+            return (str(plugin),)
+    path = environment.get("PATH")
+    docker = shutil.which("docker", path=path)
+    if docker and _major_version((docker, "compose"), environment) >= 2:
+        return (docker, "compose")
+    standalone = shutil.which("docker-compose", path=path)
+    if standalone is None:
+        raise ComposeError("there is no Docker Compose here", hint=INSTALL_HINT)
+    if _major_version((standalone,), environment) < 2:
+        raise ComposeError(f"{standalone} is Compose v1, which rollout cannot use", hint=INSTALL_HINT)
+    return (standalone,)
+
+
+def _user_plugins(environment: Mapping[str, str]) -> list[str]:
+    config = environment.get("DOCKER_CONFIG") or str(Path(environment.get("HOME") or Path.home(), ".docker"))
+    extra: list[str] = []
+    try:
+        found = json.loads(Path(config, "config.json").read_text(encoding="utf-8")).get("cliPluginsExtraDirs")
+        extra = [d for d in found or [] if isinstance(d, str)]
+    except (OSError, ValueError, AttributeError, TypeError):
+        pass  # no or odd CLI configuration: Docker's own tools complain about it better than we could
+    return [str(Path(config, "cli-plugins")), *extra]
+
+
+def _major_version(program: Sequence[str], environment: Mapping[str, str]) -> int:
+    try:
+        ran = subprocess.run(
+            [*program, "version", "--short"],
+            env=dict(environment), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    version = re.match(r"v?(\d+)\.", ran.stdout.strip())
+    return int(version[1]) if ran.returncode == 0 and version else 0
+
+
+def find_files(
+    files: Sequence[str], env_files: Sequence[str], environment: Mapping[str, str], cwd: str
+) -> tuple[str, ...]:
+    """The project's Compose files by Compose's own rules: `-f`, else COMPOSE_FILE (also from `.env`), else the
+    default names here or in a parent. Absolute; `-` stays `-`; empty when there are none."""
+    named = list(files) or _split_files(environment.get("COMPOSE_FILE", ""), environment)
+    if not named:
+        found = _search_upwards(cwd)
+        base = str(Path(found[0]).parent) if found else cwd
+        from_dotenv = dotenv_value("COMPOSE_FILE", env_files, environment, base)
+        named = _split_files(from_dotenv, environment) or list(found)
+    return tuple(f if f == "-" else absolute(f, cwd) for f in named)
+
+
+def find_directory(given: str, files: Sequence[str], cwd: str) -> str:
+    """The project directory, absolute: `--project-directory`, else the first file's, else here."""
+    if given:
+        return absolute(given, cwd)
+    return str(Path(files[0]).parent) if files and files[0] != "-" else absolute("", cwd)
+
+
+def absolute(path: str, directory: str) -> str:
+    """The path as seen from `directory`; symbolic links stay as they are, as in Compose's labels."""
+    return os.path.normpath(Path(directory, path).absolute())
+
+
+def dotenv_value(name: str, env_files: Sequence[str], environment: Mapping[str, str], directory: str) -> str:
+    """What the environment files say of one of Compose's own variables; empty when they say nothing."""
+    listed = list(env_files) or [f for f in environment.get("COMPOSE_ENV_FILES", "").split(",") if f]
+    value = ""
+    for file in listed or [".env"]:
+        try:
+            text = Path(directory, file).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue  # Compose says what is wrong with it
+        for found in re.finditer(rf"^\s*(?:export\s+)?{name}\s*=\s*(.*?)\s*$", text, re.MULTILINE):
+            value = found[1].strip("\"'")
+    return value
+
+
+def _split_files(value: str, environment: Mapping[str, str]) -> list[str]:
+    return [f for f in value.split(environment.get("COMPOSE_PATH_SEPARATOR") or os.pathsep) if f]
+
+
+def _search_upwards(cwd: str) -> tuple[str, ...]:
+    for directory in (Path(cwd), *Path(cwd).parents):
+        main = next((directory / n for n in DEFAULT_FILES if (directory / n).is_file()), None)
+        if main:
+            override = next((directory / n for n in DEFAULT_OVERRIDES if (directory / n).is_file()), None)
+            return (str(main), str(override)) if override else (str(main),)
+    return ()

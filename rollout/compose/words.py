@@ -1,0 +1,101 @@
+"""What Compose says on stderr, turned into our errors: its own words kept, with where and what to do."""
+
+from __future__ import annotations
+
+import re
+
+from rollout.errors import ComposeError, EngineError, Fault, ImageNotFound, RolloutError, SpecError, UsageError
+
+_LOG_LINE = re.compile(r'^(?:time="[^"]*" )?level=(\w+) msg="((?:[^"\\]|\\.)*)"')
+_PROGRESS = re.compile(r"^ *(Container|Network|Volume|Image) \S+ +\w+$")
+_NO_ENGINE = re.compile(
+    r"Cannot connect to the Docker daemon|error during connect|docker daemon is not running"
+    r"|permission denied while trying to connect|failed to connect to the docker API",
+    re.IGNORECASE,
+)
+_NO_IMAGE = re.compile(r"no such image|manifest unknown|pull access denied|repository does not exist", re.IGNORECASE)
+_TOO_OLD = re.compile(
+    r"unknown (?:shorthand )?flag|unknown command|Unsupported config option for|is not a docker command"
+)
+_YAML_PATH = re.compile(r"\b((?:services|networks|volumes|configs|secrets)\.[\w.\-\[\]]*[\w\]])")
+_FILE = re.compile(r"(/[^\s:]+)")
+
+# what Compose's words hold → what to do about it
+_HINTS = (
+    (r"no configuration file provided", "run it in the project's directory, or name the file with -f"),
+    (r"required variable (\S+) is missing", r"export \1, or set it in .env"),
+    (r"env file|no such file|Couldn't find env file", "check the path; relative ones start at the project directory"),
+    (r"Additional property (\S+) is not allowed", r"Compose does not know \1 there; is it a typing error?"),
+    (r"already defined at line", "remove one of the two"),
+    (r"yaml: ", "check indentation, quotes and brackets near that line"),
+    (r"depends on undefined service", "define that service, or remove it from depends_on"),
+    (r"refers to undefined (\w+)", r"declare it at the top level of the Compose file"),
+    (r"failed to cast|invalid type|must be a", "check the value's type"),
+)
+
+
+def warnings(stderr: str) -> tuple[str, ...]:
+    """Compose's warnings, each once (a variable that is not set, an obsolete key)."""
+    found = [m[2].replace('\\"', '"') for m in map(_LOG_LINE.match, stderr.splitlines()) if m and m[1] == "warning"]
+    return tuple(dict.fromkeys(found))
+
+
+def said(output: str) -> list[str]:
+    """Compose's own lines without its log and progress lines."""
+    return [
+        line.strip()
+        for line in output.splitlines()
+        if line.strip() and not _LOG_LINE.match(line) and not _PROGRESS.match(line)
+    ]
+
+
+def config_error(stderr: str) -> RolloutError:
+    """`docker compose config` failed: nearly always the user's file."""
+    message = " ".join(said(stderr)) or "docker compose config failed without a word"
+    if _TOO_OLD.search(message):
+        return _too_old(message)
+    if _NO_ENGINE.search(message):
+        return _no_engine(message)
+    where = _YAML_PATH.search(message) or _FILE.search(message)
+    hint = "`docker compose config` shows the same error"
+    for pattern, way_out in _HINTS:
+        found = re.search(pattern, message)
+        if found:
+            hint = found.expand(way_out)
+            break
+    return SpecError([Fault(where[1] if where else "compose", message, hint)])
+
+
+def command_error(what: str, service: str, output: str) -> RolloutError:
+    """`docker compose up|pull|build` failed for a service; `output` is what it printed."""
+    lines = said(output)
+    message = lines[-1] if lines else "it ended without a word"
+    details = tuple(lines[-20:])
+    if _NO_ENGINE.search(message):
+        return _no_engine(message)
+    if _TOO_OLD.search(message):
+        return _too_old(message)
+    if "no such service" in message:
+        return UsageError(f"Compose knows no service {service}", hint="`docker compose config --services` lists them")
+    if what == "pull":
+        hint = "check the name and tag, the network, and `docker login`"
+        return ImageNotFound(f"the image of {service} could not be pulled: {message}", hint=hint, details=details)
+    if what == "up" and _NO_IMAGE.search(message):
+        hint = "pull it (`--pull missing`) or build it (`--build`)"
+        return ImageNotFound(f"the image of {service} is not here: {message}", hint=hint)
+    doing = {"up": "create a container of", "build": "build"}.get(what, what)
+    return ComposeError(f"Compose could not {doing} {service}: {message}", details=details)
+
+
+def _no_engine(message: str) -> EngineError:
+    if "permission denied" in message:
+        return EngineError(f"the engine refuses us: {message}", hint="run as root or as a member of the group docker")
+    return EngineError(
+        f"the Docker engine does not answer: {message}", hint="is it running? are DOCKER_HOST and DOCKER_CONTEXT right?"
+    )
+
+
+def _too_old(message: str) -> ComposeError:
+    from rollout.compose.find import INSTALL_HINT
+
+    return ComposeError(f"this Docker Compose is too old: {message}", hint=INSTALL_HINT)
