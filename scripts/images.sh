@@ -22,30 +22,45 @@ present=$(docker image ls --quiet --filter "label=$LABEL" | sort -u | xargs -r d
     --format "{{range .RepoTags}}{{.}}={{index \$.Config.Labels \"$LABEL\"}} {{end}}" | tr '\n' ' ')
 
 build() { # TAG BUILD_ARG DOCKERFILE [FILE of the build context, or that it depends on]...
-    local tag=$1 arg=$2 hash
+    local tag=$1 arg=$2 context=$WORK/${1//[\/:]/-} hash
     shift 2
     if [ "$ONLY" != "  " ] && [[ $ONLY != *" $tag "* ]]; then return; fi
     hash=$({ echo "$base $arg"; cat "$@"; } | sha256sum | cut -c 1-16)
     if [[ " $present" == *" $tag=$hash "* ]]; then return; fi
     echo "images: building $tag"
-    rm -rf "$WORK/context"
-    mkdir "$WORK/context"
-    cp "$@" "$WORK/context"
+    mkdir "$context"
+    cp "$@" "$context"
     # BuildKit needs a plugin that not every machine has; the classic builder is part of every engine.
     DOCKER_BUILDKIT=0 docker build --quiet --tag "$tag" --label "$LABEL=$hash" ${arg:+--build-arg "$arg"} \
-        --file "$WORK/context/$1" "$WORK/context" >"$WORK/log" 2>&1 \
-        || { cat "$WORK/log" >&2; die "$tag could not be built"; }
+        --file "$context/$1" "$context" >"$context.log" 2>&1 \
+        || { cat "$context.log" >&2; die "$tag could not be built"; }
 }
 
 # For each proxy the version of Debian 12, of Debian 13, and a recent one: nginx 1.27.4 and later can keep idle
 # connections open through a reload (keepalive_min_timeout), those before cannot.
-build rollout-test/nginx:1.22 SUITE=bookworm nginx.Dockerfile second-suite
-build rollout-test/nginx:1.26 SUITE=trixie nginx.Dockerfile second-suite
-build rollout-test/nginx:1.30 SUITE=sid nginx.Dockerfile second-suite
-build rollout-test/haproxy:2.6 SUITE=bookworm haproxy.Dockerfile second-suite
-build rollout-test/haproxy:3.0 SUITE=trixie haproxy.Dockerfile second-suite
-build rollout-test/haproxy:3.2 SUITE=sid haproxy.Dockerfile second-suite
-build rollout-test/python:latest "" python.Dockerfile
-for version in 1 2 3; do
-    build "rollout-test/app:$version" "ROLLOUT_APP_VERSION=$version" app.Dockerfile "$APP" python.Dockerfile
-done
+build_nginx() {
+    build rollout-test/nginx:1.22 SUITE=bookworm nginx.Dockerfile second-suite
+    build rollout-test/nginx:1.26 SUITE=trixie nginx.Dockerfile second-suite
+    build rollout-test/nginx:1.30 SUITE=sid nginx.Dockerfile second-suite
+}
+
+build_haproxy() {
+    build rollout-test/haproxy:2.6 SUITE=bookworm haproxy.Dockerfile second-suite
+    build rollout-test/haproxy:3.0 SUITE=trixie haproxy.Dockerfile second-suite
+    build rollout-test/haproxy:3.2 SUITE=sid haproxy.Dockerfile second-suite
+}
+
+build_app() {
+    build rollout-test/python:latest "" python.Dockerfile
+    local version
+    for version in 1 2 3; do
+        build "rollout-test/app:$version" "ROLLOUT_APP_VERSION=$version" app.Dockerfile "$APP" python.Dockerfile
+    done
+}
+
+# Side by side: they wait for the network as much as they compute.
+build_nginx & jobs=$!
+build_haproxy & jobs+=" $!"
+build_app & jobs+=" $!"
+for job in $jobs; do wait "$job" || failed=1; done
+exit "${failed:-0}"

@@ -249,8 +249,9 @@ ensure_venv() {
     fi
     say "installing the Python dependencies into .venv"
     # Dependency groups need pip 25.1.
-    .venv/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
-    .venv/bin/python -m pip install -qq -e '.[server]' --group dev
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1' \
+        && .venv/bin/python -m pip install -qq -e '.[server]' --group dev \
+        || die "pip could not install them: see above"
     printf '%s\n' "$stamp" > .venv/.stamp
 }
 
