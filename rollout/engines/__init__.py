@@ -1,1 +1,1 @@
-"""Container engines behind `ports.Engine`. The only package that knows the Docker SDK."""
+"""Container engines behind `ports.Engine`: one package each."""

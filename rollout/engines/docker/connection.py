@@ -45,7 +45,7 @@ class EngineAnswer(EngineError):
 class Connection:
     """A lazily opened connection, shared by everything that speaks to the engine. Safe to use from several threads.
 
-    Opening imports the Docker SDK (about 100 ms): `warm` does it aside, while something else is waited for.
+    Opening imports the Docker SDK, about 100 ms; `warm` does that much ahead.
     """
 
     def __init__(self, clock: Clock, environ: Mapping[str, str] | None = None) -> None:
@@ -55,15 +55,9 @@ class Connection:
         self._opening = threading.Lock()
         self._answered = False
 
-    def warm(self) -> threading.Thread:
-        """Begin to import the SDK in the background; the first call then waits for no more than what is left of it."""
-
-        def load() -> None:
-            import rollout.engines.client  # noqa: F401
-
-        thread = threading.Thread(target=load, name="docker-sdk", daemon=True)
-        thread.start()
-        return thread
+    def warm(self) -> None:
+        """Import the SDK now: to be called while something else is waited for, a Compose process for instance."""
+        import rollout.engines.docker.client  # noqa: F401
 
     def close(self) -> None:
         """Close the sockets. The connection opens again when it is used again."""
@@ -78,7 +72,7 @@ class Connection:
         if self._client is None:
             with self._opening:
                 if self._client is None:
-                    from rollout.engines.client import connect
+                    from rollout.engines.docker.client import connect
 
                     self._client = connect(self._environ)
         return self._client
@@ -98,7 +92,7 @@ class Connection:
 
     def _once(self, what: str, do: Callable[[APIClient], T]) -> T:
         client = self.client
-        from rollout.engines.client import FOREIGN, translate
+        from rollout.engines.docker.client import FOREIGN, translate
 
         try:
             result = do(client)

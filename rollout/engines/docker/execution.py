@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from rollout.engines.connection import Connection, EngineAnswer, Retry
+from rollout.engines.docker.connection import Connection, EngineAnswer, Retry
 from rollout.errors import EngineError
 from rollout.ports import ExecResult
 from rollout.waiting import DeadlinePassed, wait_for

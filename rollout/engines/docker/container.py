@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rollout.engines import reading
-from rollout.engines.connection import Connection, EngineAnswer, Retry
-from rollout.engines.execution import execute
+from rollout.engines.docker import reading
+from rollout.engines.docker.connection import Connection, EngineAnswer, Retry
+from rollout.engines.docker.execution import execute
 from rollout.errors import EngineError, ProxyUnreachable
 from rollout.ports import ExecResult, Mount, Process
 

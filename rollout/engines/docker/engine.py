@@ -7,16 +7,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rollout.engines import cgroup, reading
-from rollout.engines.connection import Connection, EngineAnswer, Retry
-from rollout.engines.container import ContainerProcess
-from rollout.engines.execution import execute
+from rollout.engines.docker import cgroup, reading
+from rollout.engines.docker.connection import Connection, EngineAnswer, Retry
+from rollout.engines.docker.execution import execute
 from rollout.errors import DeployFailed, EngineError
 from rollout.model import Replica, ReplicaState, Usage
 from rollout.ports import Clock, ExecResult
 from rollout.waiting import DeadlinePassed, wait_for
-
-__all__ = ["Connection", "ContainerProcess", "DockerEngine"]
 
 STOP_GRACE = 10.0  # seconds; the engine's default when the container names none
 REMOVAL = 30.0  # seconds a removal that somebody else began may take

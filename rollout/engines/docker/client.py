@@ -17,7 +17,7 @@ from docker.credentials import errors as store_errors
 from docker.tls import TLSConfig
 
 from rollout.causes import caused_by, causes
-from rollout.engines.connection import EngineAnswer
+from rollout.engines.docker.connection import EngineAnswer
 from rollout.errors import EngineError
 
 API_FLOOR = "1.41"  # Engine 20.10
