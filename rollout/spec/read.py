@@ -1,0 +1,144 @@
+"""A project as Compose resolved it → `model.Project`. Every fault is found before any is told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rollout.errors import Fault, SpecError, UsageError
+from rollout.model import Project, ProxySettings, ProxyType, ServiceSettings
+from rollout.preflight import blockers
+from rollout.spec.faults import Faults, Place, did_you_mean
+from rollout.spec.service import read_service
+from rollout.spec.validate import validate
+
+KEY = "x-rollout"
+_NGINX_ONLY = ("status_port",)
+_HAPROXY_ONLY = ("socket", "master_socket")
+_HOST_ONLY = ("pid_file", "binary", "main_config")
+
+
+def warm_up() -> None:
+    """Import what `read_project` needs; meant for the time while Compose works."""
+    import yaml  # noqa: F401
+
+    import rollout.spec.sections  # noqa: F401
+
+
+def read_project(document: Mapping[str, Any], directory: str, config: str, *, files: Sequence[str] = ()) -> Project:
+    """The settings that `document` (Compose's resolved project, `config` as plain values) declares.
+
+    Relative paths are seen from `directory`. `files` are the user's own Compose files: faults name the line in them.
+    Raises SpecError with every fault of the project, those that `preflight` finds included. Without a fault here,
+    preflight is the caller's to ask, for the services it is about to deploy.
+    """
+    faults = Faults()
+    services: Mapping[str, Any] = document.get("services") or {}
+    proxy = _proxy(document, directory, faults)
+    networks = _network_names(document)
+    read: dict[str, ServiceSettings] = {}
+    for name, raw in services.items():
+        if KEY in raw:
+            settings = read_service(name, raw, networks, faults)
+            if settings is not None:
+                read[name] = settings
+    if not any(KEY in raw for raw in services.values()):
+        faults.add(("services",), f"no service has {KEY}", f"add {KEY}: {{ port: 8000 }} to the one to deploy")
+    if faults.found or proxy is None:
+        raise SpecError([*faults.as_errors(files), *_also_blocked(read, services, proxy)])
+    return Project(str(document.get("name", "")), directory, proxy, read, config)
+
+
+def ensure_known(project: Project, document: Mapping[str, Any], wanted: Sequence[str]) -> None:
+    """Refuse service names that this project does not deploy. Raises UsageError."""
+    for name in wanted:
+        if name in project.services:
+            continue
+        if name in (document.get("services") or {}):
+            hint = f"add {KEY}: {{ port: 8000 }} to services.{name}"
+            raise UsageError(f"service {name} has no {KEY}: rollout does not deploy it", hint=hint)
+        hint = did_you_mean(name, project.services)
+        raise UsageError(f"there is no service {name!r} in project {project.name}", hint=hint)
+
+
+def _also_blocked(
+    read: Mapping[str, ServiceSettings], services: Mapping[str, Any], proxy: ProxySettings | None
+) -> list[Fault]:
+    proxy_service = proxy.service if proxy else ""
+    return [
+        Fault(found.where, found.message, found.fix)
+        for name, settings in read.items()
+        for found in blockers(settings, services[name], proxy_service)
+    ]
+
+
+def _network_names(document: Mapping[str, Any]) -> dict[str, str]:
+    project = document.get("name", "")
+    declared: Mapping[str, Any] = document.get("networks") or {}
+    return {key: str((network or {}).get("name") or f"{project}_{key}") for key, network in declared.items()}
+
+
+def _proxy(document: Mapping[str, Any], directory: str, faults: Faults) -> ProxySettings | None:
+    from rollout.spec.sections import ProjectSection, given
+
+    if KEY not in document:
+        hint = f"add {KEY}: {{ proxy: {{ type: nginx, service: edge, config: ./edge/rollout.d }} }} at the top level"
+        faults.add((KEY,), "is missing: rollout does not know the proxy", hint)
+        return None
+    section = validate(ProjectSection, document[KEY], (KEY,), faults)
+    if section is None:
+        return None
+    before = len(faults.found)
+    place: Place = (KEY, "proxy")
+    values = given(section.proxy)
+    _check_where(values, document.get("services") or {}, place, faults)
+    _check_fitting(values, place, faults)
+    for key in ("config", "templates", "pid_file", "main_config", "socket", "master_socket"):
+        if key in values and not values[key].startswith("tcp:"):
+            values[key] = _absolute(values[key], directory)
+    if "/" in values.get("binary", ""):
+        values["binary"] = _absolute(values["binary"], directory)
+    _check_directories(values, place, faults)
+    if len(faults.found) > before:
+        return None
+    return ProxySettings(**{**values, "type": ProxyType(values["type"])})
+
+
+def _check_where(values: Mapping[str, Any], services: Mapping[str, Any], place: Place, faults: Faults) -> None:
+    named = [key for key in ("service", "container", "host") if values.get(key)]
+    if len(named) > 1:
+        faults.add(place, f"{' and '.join(named)} exclude each other", "keep the one that says where the proxy runs")
+    if not named:
+        faults.add(place, "does not say where the proxy runs", "add service: NAME, container: NAME or host: true")
+    service = values.get("service")
+    if service and service not in services:
+        hint = f"{did_you_mean(service, services)}; or is its profile not active?"
+        faults.add((*place, "service"), f"there is no service {service}", hint)
+
+
+def _check_fitting(values: Mapping[str, Any], place: Place, faults: Faults) -> None:
+    other = _HAPROXY_ONLY if values["type"] == ProxyType.NGINX else _NGINX_ONLY
+    for key in other:
+        if key in values:
+            faults.add((*place, key), f"means nothing to {values['type']}", "remove it, or change type")
+    for key in _HOST_ONLY:
+        if key in values and not values.get("host"):
+            faults.add((*place, key), "only means something with host: true", "remove it: a container tells by itself")
+
+
+def _check_directories(values: Mapping[str, Any], place: Place, faults: Faults) -> None:
+    for key in ("config", "templates"):
+        path = Path(values[key]) if key in values else None
+        if path is None or path.is_dir():
+            continue
+        if path.exists():
+            faults.add((*place, key), f"{path} is not a directory", "name the directory that holds the files")
+        else:
+            way = " and mount it into the proxy" if key == "config" and not values.get("host") else ""
+            faults.add((*place, key), f"there is no directory {path}", f"mkdir -p {path}{way}")
+
+
+def _absolute(path: str, directory: str) -> str:
+    return os.path.normpath(Path(directory, Path(path).expanduser()))

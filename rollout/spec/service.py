@@ -1,0 +1,201 @@
+"""One service: its `x-rollout` and what Compose itself says of it, as settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rollout.model import (
+    FailureAction,
+    HealthCheck,
+    Order,
+    PoolOptions,
+    ServiceSettings,
+    Strategy,
+    UpdateConfig,
+)
+from rollout.spec.faults import Faults, Place, Refused
+from rollout.spec.validate import validate
+from rollout.spec.values import seconds, service_name
+
+Raw = Mapping[str, Any]
+
+# Docker's own defaults for a HEALTHCHECK that leaves them out
+DOCKER_INTERVAL = 30.0
+DOCKER_TIMEOUT = 30.0
+DOCKER_RETRIES = 3
+SHORTEST_DEADLINE = 60.0
+
+
+def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Faults) -> ServiceSettings | None:
+    """The settings of a service that has `x-rollout`; None when there are faults, which are added.
+
+    `networks` maps the project's network keys to the engine's names.
+    """
+    from rollout.spec.sections import ServiceSection, given
+
+    place: Place = ("services", name)
+    before = len(faults.found)
+    _check_name(name, place, faults)
+    section: Any = validate(ServiceSection, raw.get("x-rollout"), (*place, "x-rollout"), faults)
+    deploy = raw.get("deploy") or {}
+    update = _update(deploy.get("update_config"), (*place, "deploy", "update_config"), faults)
+    rollback = _update(deploy.get("rollback_config"), (*place, "deploy", "rollback_config"), faults)
+    if section is None:
+        return None
+    port = section.port or _exposed_port(raw, (*place, "x-rollout", "port"), faults)
+    health = _health(section.health, raw, (*place, "x-rollout", "health"), faults)
+    chosen = given(section, "drain_timeout", "keep_warm", "keep", "progress_deadline")
+    chosen.setdefault("progress_deadline", max(600.0, 2 * health.healthy_deadline))
+    if len(faults.found) > before:
+        return None
+    settings = ServiceSettings(
+        name=name,
+        port=port,
+        image=str(raw.get("image") or ""),
+        replicas=_replicas(raw),
+        strategy=Strategy(section.strategy),
+        health=health,
+        update=update,
+        rollback=rollback,
+        stop_grace_period=_compose_seconds(raw.get("stop_grace_period"), 10.0),
+        pool=PoolOptions(**given(section, "keepalive", "keepalive_timeout", "hosts", "balance")),
+        networks=_networks(raw, networks),
+        depends_on=tuple(sorted(raw.get("depends_on") or {})),
+        container_name=str(raw.get("container_name") or ""),
+        remove_first=bool(raw.get("container_name")),
+        **chosen,
+    )
+    check_times(settings, place, faults)
+    return settings
+
+
+def default_deadline(docker: Raw | None) -> float:
+    """How long a replica may take to become ready when nobody says: as long as its Compose `healthcheck` may take to
+    call it unhealthy, start_period + (retries + 1) x (interval + timeout), and at least 60 s. A slow boot that Docker
+    itself would put up with is not given up on."""
+    if docker is None:
+        return SHORTEST_DEADLINE
+    interval = _compose_seconds(docker.get("interval"), DOCKER_INTERVAL)
+    timeout = _compose_seconds(docker.get("timeout"), DOCKER_TIMEOUT)
+    retries = int(docker.get("retries") or DOCKER_RETRIES)
+    start_period = _compose_seconds(docker.get("start_period"), 0.0)
+    return max(SHORTEST_DEADLINE, start_period + (retries + 1) * (interval + timeout))
+
+
+def check_times(settings: ServiceSettings, place: Place, faults: Faults) -> None:
+    """The order that times must have. Each broken rule is one fault, at the key that a person would change."""
+    health, root = settings.health, (*place, "x-rollout")
+    ready, deadline = health.min_healthy_time, health.healthy_deadline
+    for key, value in (("interval", health.interval), ("timeout", health.timeout), ("healthy_deadline", deadline)):
+        if value <= 0:
+            faults.add((*root, "health", key), "must be longer than 0", "like 500ms")
+    if settings.pool.keepalive_timeout <= 0:
+        faults.add((*root, "keepalive_timeout"), "must be longer than 0", "keepalive: 0 turns it off")
+    if ready >= deadline:
+        faults.add(
+            (*root, "health", "min_healthy_time"),
+            f"{ready:g}s is not shorter than healthy_deadline, {deadline:g}s: no replica could ever be ready",
+            "min_healthy_time < healthy_deadline < progress_deadline",
+        )
+    if deadline >= settings.progress_deadline:
+        faults.add(
+            (*root, "progress_deadline"),
+            f"{settings.progress_deadline:g}s is not longer than healthy_deadline, {deadline:g}s",
+            "min_healthy_time < healthy_deadline < progress_deadline",
+        )
+    if 0 < deadline <= health.timeout:
+        hint = f"write a timeout below {deadline:g}s"
+        faults.add((*root, "health", "timeout"), f"{health.timeout:g}s is not shorter than healthy_deadline", hint)
+    if 0 < deadline <= health.interval * (health.healthy_threshold - 1):
+        faults.add(
+            (*root, "health", "healthy_threshold"),
+            f"{health.healthy_threshold} successes {health.interval:g}s apart do not fit into {deadline:g}s",
+            "lower the threshold or the interval, or raise healthy_deadline",
+        )
+
+
+def _health(section: Any, raw: Raw, place: Place, faults: Faults) -> HealthCheck:
+    from rollout.spec.sections import given
+
+    asked = [key for key in ("path", "tcp", "command") if getattr(section, key)]
+    if len(asked) > 1:
+        faults.add(place, f"{' and '.join(asked)} exclude each other", "keep one: path, tcp or command")
+    if not section.path:
+        for key in ("host", "headers", "expect"):
+            if getattr(section, key):
+                faults.add((*place, key), "only means something with path", "add path: /healthz, or remove it")
+    docker = _docker_check(raw)
+    values = given(section)
+    values.setdefault("healthy_deadline", _deadline(docker, values))
+    if docker is not None:
+        values.setdefault("start_period", _compose_seconds(docker.get("start_period"), 0.0))
+    return HealthCheck(docker=docker is not None, **values)
+
+
+def _deadline(docker: Raw | None, values: Mapping[str, Any]) -> float:
+    # what the user did say must fit into what nobody said
+    start_period: float = values.get("start_period", 0.0)
+    min_healthy_time: float = values.get("min_healthy_time", 0.0)
+    return max(default_deadline(docker), start_period + SHORTEST_DEADLINE, 2 * min_healthy_time)
+
+
+def _docker_check(raw: Raw) -> Raw | None:
+    check = raw.get("healthcheck")
+    if not check or check.get("disable") or check.get("test") in (["NONE"], "NONE"):
+        return None
+    return check  # type: ignore[no-any-return]
+
+
+def _update(raw: Raw | None, place: Place, faults: Faults) -> UpdateConfig:
+    if not raw:
+        return UpdateConfig()
+    from rollout.spec.sections import UpdateSection, given
+
+    section = validate(UpdateSection, raw, place, faults)
+    if section is None:
+        return UpdateConfig()
+    values = given(section)
+    if "order" in values:
+        values["order"] = Order(values["order"])
+    if "failure_action" in values:
+        values["failure_action"] = FailureAction(values["failure_action"])
+    return UpdateConfig(**values)
+
+
+def _exposed_port(raw: Raw, place: Place, faults: Faults) -> int:
+    exposed = {str(entry).removesuffix("/tcp") for entry in raw.get("expose") or ()}
+    exposed = {entry for entry in exposed if not entry.endswith("/udp")}
+    only = next(iter(exposed)) if len(exposed) == 1 else ""
+    if only.isdigit() and 1 <= int(only) <= 65535:
+        return int(only)
+    if not exposed:
+        faults.add(place, "is missing", "the port the service listens on, like port: 8000")
+    else:
+        faults.add(place, f"is missing, and expose names more than one: {', '.join(sorted(exposed))}", "say which")
+    return 0
+
+
+def _replicas(raw: Raw) -> int:
+    declared = raw.get("scale")
+    if declared is None:
+        declared = (raw.get("deploy") or {}).get("replicas")
+    return 1 if declared is None else int(declared)
+
+
+def _networks(raw: Raw, names: Mapping[str, str]) -> tuple[str, ...]:
+    mode = str(raw.get("network_mode") or "")
+    if mode:
+        return () if mode in {"host", "none"} or ":" in mode else (mode,)
+    return tuple(names.get(key, key) for key in raw.get("networks") or {})
+
+
+def _compose_seconds(value: object, default: float) -> float:
+    return default if value is None else seconds(value)
+
+
+def _check_name(name: str, place: Place, faults: Faults) -> None:
+    try:
+        service_name(name)
+    except Refused as refused:
+        faults.add(place, refused.message, refused.hint)

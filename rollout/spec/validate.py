@@ -1,0 +1,101 @@
+"""pydantic's verdicts in our words: the place as the user wrote it, one sentence, and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+from rollout.spec.faults import Faults, Place, Refused, did_you_mean
+from rollout.spec.values import shown
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    Section = TypeVar("Section", bound=BaseModel)
+
+_PLANNED = {"canary"}
+
+
+def validate(model: type[Section], raw: object, place: Place, faults: Faults) -> Section | None:
+    """The section, or None with its faults added. An empty section (`x-rollout:`) is one without keys."""
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate({} if raw is None else raw)
+    except ValidationError as error:
+        for one in error.errors(include_url=False):
+            at = _place(model, one["loc"])
+            message, hint = _said(one, model, at)
+            faults.add((*place, *at), message, hint)
+        return None
+
+
+def _said(error: Mapping[str, Any], model: type[BaseModel], at: Place) -> tuple[str, str]:
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, Refused):
+        return cause.message, cause.hint
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"unknown key {at[-1]}", did_you_mean(at[-1], _keys(model, at[:-1]))
+    if kind == "missing":
+        return "is missing", _example(model, at)
+    if kind == "literal_error":
+        return _not_one_of(value, _choices(model, at))
+    return _plain(kind, value, context), ""
+
+
+def _not_one_of(value: object, choices: Iterable[str]) -> tuple[str, str]:
+    known = list(choices)
+    if value in _PLANNED:
+        return f"{value} is not available yet", f"known: {', '.join(known)}"
+    near = did_you_mean(value, known)
+    return f"unknown value {shown(value)}", near if near.startswith("known") else f"{near} known: {', '.join(known)}"
+
+
+def _plain(kind: str, value: object, context: Mapping[str, Any]) -> str:
+    if kind in {"model_type", "model_attributes_type", "dict_type"}:
+        return f"must be a mapping, not {shown(value)}"
+    if kind in {"tuple_type", "list_type"}:
+        return f"must be a list, not {shown(value)}"
+    if kind.startswith("int_"):
+        return f"must be a whole number, not {shown(value)}"
+    if kind.startswith("float_"):
+        return f"must be a number, not {shown(value)}"
+    if kind.startswith("bool_"):
+        return f"must be true or false, not {shown(value)}"
+    if kind == "greater_than_equal":
+        return f"must be at least {context['ge']:g}, not {shown(value)}"
+    if kind == "less_than_equal":
+        return f"must be at most {context['le']:g}, not {shown(value)}"
+    return f"{shown(value)} is not allowed here"
+
+
+def _place(model: type[BaseModel], loc: tuple[int | str, ...]) -> Place:
+    """Without the steps pydantic adds for the branches of a union."""
+    return tuple(part for part in loc if isinstance(part, int) or not part.startswith(("function-", "tuple[")))
+
+
+def _model_at(model: type[BaseModel], at: Place) -> type[BaseModel]:
+    for part in at:
+        annotation = model.model_fields[str(part)].annotation
+        assert isinstance(annotation, type)
+        model = annotation
+    return model
+
+
+def _keys(model: type[BaseModel], at: Place) -> list[str]:
+    return list(_model_at(model, at).model_fields)
+
+
+def _choices(model: type[BaseModel], at: Place) -> list[str]:
+    annotation = _model_at(model, at[:-1]).model_fields[str(at[-1])].annotation
+    flat = [inner for one in get_args(annotation) for inner in (get_args(one) or (one,))]
+    return [choice for choice in flat if isinstance(choice, str)]
+
+
+def _example(model: type[BaseModel], at: Place) -> str:
+    return {
+        "proxy": "like proxy: { type: nginx, service: edge, config: ./edge/rollout.d }",
+        "type": "nginx or haproxy",
+        "config": "the directory the proxy has mounted, like ./edge/rollout.d",
+    }.get(str(at[-1]), "")

@@ -1,0 +1,143 @@
+"""Single values: durations, names, hosts, header lines. Each function answers the value or raises Refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from rollout.spec.faults import Refused
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(h|ms|m|s|us|µs|ns)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?\Z")
+_HOST_HEADER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?)(?::[0-9]{1,5})?\Z")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
+_SERVICE = re.compile(r"[A-Za-z0-9._-]+\Z")
+_STATUS = re.compile(r"([1-5][0-9]{2})(?:\s*-\s*([1-5][0-9]{2}))?\Z")
+
+
+def seconds(value: object) -> float:
+    """A duration as Compose writes them (`1m30s`, `500ms`); a bare 0 is one too."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if value == 0:
+            return 0.0
+        raise Refused(f"{value} has no unit", f"write {abs(value)}s for seconds")
+    if not isinstance(value, str):
+        raise Refused("must be a duration", "like 30s, 1m30s or 500ms")
+    text = value.strip()
+    if text == "0":
+        return 0.0
+    parts = _PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        hint = "durations are not negative" if text.startswith("-") else "like 30s, 1m30s or 500ms"
+        raise Refused(f"{shown(value)} is not a duration", hint)
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def shown(value: object) -> str:
+    """A value for a message: short, and its control characters made visible."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def printable(value: object) -> str:
+    """Text without control characters."""
+    if not isinstance(value, str):
+        raise Refused("must be text", "put it in quotes")
+    if _CONTROL.search(value):
+        raise Refused(f"{shown(value)} holds a line break or control character", "write it on one line")
+    return value
+
+
+def service_name(value: object) -> str:
+    """A Compose service's name."""
+    text = printable(value)
+    if not _SERVICE.match(text):
+        raise Refused(f"{shown(text)} is not a service name", "letters, digits, dot, underscore and dash only")
+    return text
+
+
+def host_name(value: object) -> str:
+    """A host that a proxy can match: `shop.example`, `*.shop.example`."""
+    text = printable(value)
+    if not _HOST.match(text) or len(text) > 253:
+        raise Refused(
+            f"{shown(text)} is not a host name", "like shop.example or *.shop.example, without scheme or path"
+        )
+    return text
+
+
+def host_header(value: object) -> str:
+    """What may stand in a Host header: a name or address, and a port."""
+    text = printable(value)
+    if not _HOST_HEADER.match(text) or len(text) > 260:
+        raise Refused(f"{shown(text)} is not a host", "like shop.example or shop.example:8080")
+    return text
+
+
+def url_path(value: object) -> str:
+    """A request's path, with its query if need be."""
+    text = printable(value)
+    if not text.startswith("/"):
+        raise Refused(f"{shown(text)} does not begin with /", f"write /{text.split('://')[-1].split('/', 1)[-1]}")
+    if not text.isascii() or re.search(r"[\s\"'<>\\^`{|}#]", text):
+        raise Refused(f"{shown(text)} holds a character that a path cannot", "percent-encode it: a space is %20")
+    return text
+
+
+def file_path(value: object) -> str:
+    """A path of this host. Quotes and the like are refused: the path reaches the proxy's configuration."""
+    text = printable(value)
+    if not text.strip():
+        raise Refused("must not be empty")
+    if re.search(r"[\"';{}$\\]", text):
+        raise Refused(f"{shown(text)} holds a quote or another character proxies treat specially", "rename it")
+    return text
+
+
+def headers(value: object) -> tuple[tuple[str, str], ...]:
+    """Request headers, a mapping of name to value."""
+    if not isinstance(value, Mapping):
+        raise Refused("must be a mapping of header names to values", "like { X-Probe: rollout }")
+    return tuple(_header(name, content) for name, content in value.items())
+
+
+def _header(name: object, content: object) -> tuple[str, str]:
+    if not isinstance(name, str) or not _HEADER_NAME.match(name):
+        raise Refused(f"{shown(name)} is not a header name", "letters, digits and dashes, like X-Probe")
+    if name.lower() == "host":
+        raise Refused("the Host header has a key of its own", "write it as health.host")
+    if isinstance(content, bool) or not isinstance(content, (str, int, float)):
+        raise Refused(f"the value of {name} must be text", "put it in quotes")
+    text = str(content)
+    if _CONTROL.search(text):
+        raise Refused(f"the value of {name} holds a line break or control character", "write it on one line")
+    return name, text
+
+
+def statuses(value: object) -> tuple[tuple[int, int], ...]:
+    """Accepted HTTP statuses: `200`, `200-399`, or a list of such, as inclusive ranges."""
+    listed = value if isinstance(value, (list, tuple)) else [value]
+    if not listed:
+        raise Refused("accepts no status at all", "like 200, 200-399 or [200, 401]")
+    return tuple(_status(item) for item in listed)
+
+
+def _status(value: object) -> tuple[int, int]:
+    found = _STATUS.match(str(value).strip()) if not isinstance(value, bool) else None
+    if found is None:
+        raise Refused(f"{shown(value)} is not an HTTP status", "like 200, 200-399 or [200, 401]")
+    low, high = int(found[1]), int(found[2] or found[1])
+    if high < low:
+        raise Refused(f"{value} is empty", f"write {high}-{low}")
+    return low, high
+
+
+def command(value: object) -> tuple[str, ...]:
+    """What is run inside the replica: a list is run as it is, text by /bin/sh."""
+    if isinstance(value, str) and value.strip() and "\x00" not in value:
+        return ("/bin/sh", "-c", value)
+    if isinstance(value, (list, tuple)) and value and all(isinstance(part, str) and part for part in value):
+        return tuple(str(part) for part in value)
+    raise Refused("must be a command", 'like ["curl", "-f", "localhost/health"] or a line of shell')
