@@ -97,16 +97,21 @@ class DockerEngine:
     # --- change ---------------------------------------------------------------------------------------------
 
     def create(self, service: str, count: int, config: str | None) -> list[str]:
+        """As the port says. When it fails it leaves no new container behind."""
         before = {replica.id for replica in self.replicas(service)}
-        self._compose_create(service, len(before) + count, config)
-        new = [replica for replica in self.replicas(service) if replica.id not in before]
-        created = [replica.id for replica in new if replica.state is ReplicaState.CREATED]
-        if len(created) != count or len(new) != count:
+        try:
+            self._compose_create(service, len(before) + count, config)
+        except BaseException:
+            self._discard(self._new(service, before))
+            raise
+        new = self._new(service, before)
+        if len(new) != count or any(replica.state is not ReplicaState.CREATED for replica in new):
+            self._discard(new)
             raise EngineError(
                 f"{count} new containers of {service} were asked for, Compose made {len(new)}",
                 details=[f"{replica.name}: {replica.state}" for replica in new],
             )
-        return created
+        return [replica.id for replica in new]
 
     def start(self, replica_id: str) -> None:
         if not self._known(replica_id):
@@ -203,6 +208,14 @@ class DockerEngine:
             return True
         seen = self._inspect(replica_id)
         return seen is not None and self._is_own(seen)
+
+    def _new(self, service: str, before: set[str]) -> list[Replica]:
+        return [replica for replica in self.replicas(service) if replica.id not in before]
+
+    def _discard(self, new: list[Replica]) -> None:
+        for replica in new:
+            if replica.state is ReplicaState.CREATED:
+                self.remove(replica.id)
 
     def _unless_gone(self, what: str, do: Callable[[Any], object]) -> None:
         try:
