@@ -1,0 +1,354 @@
+"""HAProxy: a pool is switched through the runtime API in milliseconds, without a reload; the files always say the same.
+
+A pool lives in two places: in the serving worker (`add server`, `set server`) and in the service's file. The worker is
+changed first and confirmed, then the file; a crash between any two commands leaves a state from which the same switch,
+or the one back, finds its way, because both begin by looking. What only a reload can change (a new backend, another
+balance) goes file first, then a synchronous `reload` of the master, then is confirmed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rollout.errors import Fault, NotUndone, ProxyRejected, ProxyUnreachable, RolloutError, SpecError, StateError
+from rollout.model import Counted, Finding, InFlight, Pool, ProxySettings, ServiceSettings, Switched, Upstream
+from rollout.ports import Clock, ProxyProcess
+from rollout.proxies import haproxy_counters as counters
+from rollout.proxies.haproxy_changes import Command, admit, leftovers, not_serving, retire
+from rollout.proxies.haproxy_check import test_candidate
+from rollout.proxies.haproxy_config import ConfigDirectory, ServerLine, encode, server_lines, structure
+from rollout.proxies.haproxy_lint import lint
+from rollout.proxies.haproxy_socket import Refused, Server, Worker
+from rollout.proxies.haproxy_sockets import Sockets, command_line, config_lines, find_sockets
+from rollout.proxies.render import Templates, checked_pool
+from rollout.waiting import DeadlinePassed, wait_for
+
+LOCK_TIMEOUT = 120.0  # longer than any reload of another service's switch
+CONFIRM_TIMEOUT = 10.0
+ROUNDS = 3  # a reload by somebody else in the middle of a switch is met by looking again
+
+
+class HAProxy:
+    """The `Proxy` port over a running HAProxy (2.6 or later) in master-worker mode."""
+
+    def __init__(self, settings: ProxySettings, process: ProxyProcess, clock: Clock, lock_path: str) -> None:
+        self._settings = settings
+        self._process = process
+        self._clock = clock
+        self._lock_path = lock_path
+        self._files = ConfigDirectory(settings.config)
+        self._templates = Templates("haproxy", settings.templates)
+        self._sockets: Sockets | None = None
+        self._tested: dict[str, str] = {}  # service -> the text that `haproxy -c` has passed
+        self._deleted = counters.Deleted()
+
+    # --- the port -------------------------------------------------------------------------------------------------
+
+    def network(self, settings: ServiceSettings) -> str:
+        mine = self._process.networks()
+        if self._settings.host and settings.networks:
+            return settings.networks[0]  # the host reaches every one of its bridges
+        for name in settings.networks:
+            if name in mine:
+                return name
+        wanted, there = ", ".join(settings.networks) or "none", ", ".join(mine) or "none"
+        raise SpecError(
+            [
+                Fault(
+                    f"services.{settings.name}.networks",
+                    f"shares no network with {self._process.describe()}: it is on {wanted}, the proxy on {there}",
+                    "put both on one network",
+                )
+            ]
+        )
+
+    def pool(self, service: str) -> Pool | None:
+        return self._files.pool(service)
+
+    def prepare(self, pool: Pool) -> None:
+        text = self._render(pool)
+        if text != self._files.read(pool.service):
+            self._test(pool.service, text)
+
+    def switch(self, pool: Pool) -> Switched:
+        text = self._render(pool)
+        with self._found_anew(), self._exclusively():
+            previous = self._files.pool(pool.service) or Pool(pool.service, (), pool.options)
+            before = self._files.read(pool.service)
+            live = self._reach().runtime.servers(pool.service)
+            wanted = server_lines(text)
+            reloaded = False
+            if live is None or self._needs_reload(pool.service, before, text):
+                self._load(pool.service, before, text)
+                reloaded = True
+            elif before != text or admit(pool.service, wanted, live) or retire(pool.service, wanted, live):
+                reloaded = self._change(pool.service, before or "", text, live)
+            # which workers still know the former pool is asked of them each time (`in_flight`): they come and go
+            token = json.dumps({"removed": sorted(previous.names - pool.names)})
+            return Switched(previous, pool, token, reloaded)
+
+    def in_flight(self, switched: Switched | None, upstreams: Sequence[Upstream]) -> InFlight:
+        service = switched.current.service if switched else None
+        names = frozenset(upstream.name for upstream in upstreams)
+        with self._found_anew():
+            first = self._look(service, names)
+            # a thread that chose the server just before it left may not have counted itself in yet
+            return self._look(service, names) if first.drained else first
+
+    def forget(self, service: str, upstreams: Sequence[Upstream]) -> None:
+        # a proxy that is gone keeps nothing; one that is back loaded the file without them
+        with contextlib.suppress(ProxyUnreachable), self._found_anew():
+            with self._exclusively():
+                live = self._reach().runtime.servers(service) or {}
+                idle = leftovers(server_lines(self._files.read(service) or ""), live)
+                self._delete(service, [u.name for u in upstreams if u.name in idle], live)
+
+    def mark(self, service: str) -> str:
+        with self._found_anew():
+            runtime = self._reach().runtime
+            return counters.marker(runtime.worker(), runtime.servers(service), self._deleted.last)
+
+    def count(self, service: str, marker: str) -> Counted:
+        try:
+            with self._found_anew():
+                runtime = self._reach().runtime
+                live = runtime.servers(service) or {}
+                return counters.since(marker, runtime.worker(), self._deleted.of(service), live)
+        except RolloutError as error:
+            return Counted(missing=error.message)
+
+    def findings(self) -> list[Finding]:
+        command = command_line(self._settings, self._process)
+        mount = self._process.mount(self._settings.config)
+        lines = config_lines(self._process, command, mount.path if mount else "")
+        return lint(command, lines, mount, self._settings, self._process.host_path)
+
+    def write_initial(self, pools: Sequence[Pool]) -> None:
+        """Write files that HAProxy can start with, for `rollout render`; it need not run. Raises ProxyRejected,
+        StateError. A service that already has its file keeps it."""
+        rendered = [(pool.service, self._render(pool)) for pool in pools]
+        with self._exclusively():
+            for service, text in rendered:
+                if self._files.pool(service) is None:
+                    self._files.write(service, text)
+
+    # --- changing what is live ------------------------------------------------------------------------------------
+
+    def _needs_reload(self, service: str, before: str | None, text: str) -> bool:
+        if before is None or self._files.reload_due(service) or structure(before) != structure(text):
+            return True
+        was, will = server_lines(before), server_lines(text)
+        return any(was[name].options != will[name].options for name in was.keys() & will.keys())
+
+    def _change(self, service: str, before: str, text: str, live: Mapping[str, Server]) -> bool:
+        """Through the runtime API; True when HAProxy could take the servers only by a reload."""
+        wanted = server_lines(text)
+        self._test(service, text)
+        try:
+            self._apply(service, wanted, live)
+            if before != text:
+                self._files.write(service, text)
+            live = self._converge(service, wanted)
+        except Exception as error:
+            self._take_back(service, before, error)
+            if isinstance(error, Refused) and "dynamic" in str(error):
+                self._load(service, before, text)
+                return True
+            raise _told(error) from error
+        self._delete(service, [n for n in leftovers(wanted, live) if n not in server_lines(before)], live)
+        return False
+
+    def _apply(self, service: str, wanted: Mapping[str, ServerLine], live: Mapping[str, Server]) -> None:
+        """Make the worker's servers the wanted ones: first all in that are new, confirmed, then out those that go."""
+        self._run(admit(service, wanted, live))
+        entered = {n: line for n, line in wanted.items() if n not in live or not live[n].serving}
+        if entered and (idle := not_serving(entered, self._live(service))):
+            raise ProxyRejected("HAProxy does not use the new servers", details=idle)
+        self._run(retire(service, wanted, live))
+
+    def _converge(self, service: str, wanted: Mapping[str, ServerLine]) -> dict[str, Server]:
+        """See that the worker's servers are the wanted ones, and make them so; how they are then."""
+        for _ in range(ROUNDS):
+            live = self._live(service)
+            if not admit(service, wanted, live) and not retire(service, wanted, live):
+                return live
+            self._apply(service, wanted, live)
+        raise ProxyRejected(f"HAProxy's servers of {service} do not become what they were set to")
+
+    def _take_back(self, service: str, before: str, cause: Exception) -> None:
+        """Bring file and worker back to `before`. Raises NotUndone when that fails with HAProxy running."""
+        try:
+            if self._files.read(service) != before:
+                self._files.write(service, before)
+            live = self._converge(service, server_lines(before))
+            self._delete(service, leftovers(server_lines(before), live), live)
+        except (RolloutError, Refused) as error:
+            self._reraise_if_down(cause)
+            raise NotUndone(
+                f"the switch of {service} failed and could not be taken back: {error}",
+                hint="once HAProxy answers again, run `rollout sync`: it brings HAProxy and its file together",
+                details=[str(cause)],
+            ) from cause
+
+    def _reraise_if_down(self, cause: Exception) -> None:
+        try:
+            self._process.identity()
+        except ProxyUnreachable:
+            raise _told(cause) from cause  # when it comes back it loads the file, and that is as it was
+
+    def _load(self, service: str, before: str | None, text: str) -> None:
+        """Through the file and a reload. Raises ProxyRejected with the former file in force."""
+        self._test(service, text)
+        former = self._reach().runtime.worker()
+        self._files.mark_reload_due(service, True)
+        try:
+            self._files.write(service, text)
+            self._reload(service, former, server_lines(text))
+        except Exception as error:
+            self._unload(service, before, former, error)
+            raise _told(error) from error
+        self._files.mark_reload_due(service, False)
+
+    def _reload(self, service: str, former: Worker, wanted: Mapping[str, ServerLine] | None) -> None:
+        sockets = self._reach()
+        log = sockets.master.reload()
+
+        def live() -> bool | None:
+            new, old = sockets.runtime.worker(), sockets.master.worker(former.pid)
+            if new.pid == former.pid or new.stopping or (old and not old.stopping):
+                return None
+            there = sockets.runtime.servers(service)
+            if wanted is None:
+                return True
+            settled = there is not None and not admit(service, wanted, there) and not retire(service, wanted, there)
+            return settled or None
+
+        try:
+            wait_for(self._clock, live, timeout=CONFIRM_TIMEOUT, longest=0.05)
+        except DeadlinePassed:
+            raise ProxyRejected(
+                f"HAProxy reloaded, but does not serve {service} as its file says",
+                hint=f"is {self._settings.config} among the `-f` of its command line?",
+                details=log,
+            ) from None
+
+    def _unload(self, service: str, before: str | None, former: Worker, cause: Exception) -> None:
+        try:
+            self._files.write(service, before)
+            if self._reach().runtime.worker().pid != former.pid:
+                now = self._reach().runtime.worker()
+                self._reload(service, now, server_lines(before) if before is not None else None)
+            self._files.mark_reload_due(service, False)
+        except (RolloutError, Refused) as error:
+            self._reraise_if_down(cause)
+            raise NotUndone(
+                f"the reload for {service} failed and could not be taken back: {error}",
+                hint="run `rollout sync` once HAProxy answers again",
+                details=[str(cause), *getattr(cause, "details", ())],
+            ) from cause
+
+    def _run(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            self._reach().runtime.run(command.text, command.says)
+
+    def _live(self, service: str) -> dict[str, Server]:
+        live = self._reach().runtime.servers(service)
+        if live is None:
+            raise ProxyRejected(f"HAProxy has lost the backend {service}: it was reloaded without its file")
+        return live
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    def _look(self, service: str | None, names: frozenset[str]) -> InFlight:
+        """One rule for every worker, serving or stopping: it is done with a server that it does not have, or that is in
+        maintenance with nothing in flight. A stopping worker cannot be switched, so else it has to end first."""
+        master = self._reach().master
+        busy, connections, workers = [], 0, master.workers()
+        for pid in workers:
+            servers = master.servers(pid, service) or {}
+            known = [servers[name] for name in names & servers.keys()]
+            if any(s.in_flight or not s.in_maintenance for s in known):
+                busy.append(pid)
+                connections += sum(s.in_flight for s in known)
+        if not busy:
+            return InFlight(drained=True)
+        what = "1 worker" if len(busy) == 1 else f"{len(busy)} workers"
+        return InFlight(False, connections, f"{what}, {connections} connection{'s' * (connections != 1)}")
+
+    def _delete(self, service: str, names: Sequence[str], live: Mapping[str, Server]) -> None:
+        for name in names:
+            with contextlib.suppress(Refused):  # idle connections are still closing: the next switch deletes it
+                self._reach().runtime.run(f"del server {service}/{name}", says="Server deleted")
+                self._deleted.add(service, live[name])
+
+    def _reach(self) -> Sockets:
+        if self._sockets is None:
+            self._sockets = find_sockets(self._settings, self._process, self._clock)
+        return self._sockets
+
+    @contextlib.contextmanager
+    def _found_anew(self) -> Iterator[None]:
+        """A proxy that cannot be reached may come back elsewhere: the next call looks for its sockets again."""
+        try:
+            yield
+        except ProxyUnreachable:
+            self._sockets = None
+            raise
+
+    # --- files -----------------------------------------------------------------------------------------------------
+
+    def _render(self, pool: Pool) -> str:
+        pool = checked_pool(pool)
+        if pool.options.hosts:
+            raise SpecError(
+                [
+                    Fault(
+                        f"services.{pool.service}.x-rollout.hosts",
+                        "HAProxy's frontends are yours, rollout writes no virtual hosts for it",
+                        f"use_backend {pool.service} if {{ req.hdr(host) -i {pool.options.hosts[0]} }}",
+                    )
+                ]
+            )
+        body = self._templates.render(
+            "backend.cfg.j2", service=pool.service, upstreams=pool.upstreams, options=pool.options
+        )
+        return encode(pool) + body
+
+    def _test(self, service: str, text: str) -> None:
+        if self._tested.get(service) != text:
+            command = command_line(self._settings, self._process)
+            test_candidate(self._process, command, self._files, service, text)
+            self._tested[service] = text
+
+    @contextlib.contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        try:
+            lock = Path(self._lock_path).open("ab")  # noqa: SIM115  # closed below; only the opening may fail here
+        except OSError as error:
+            raise StateError(f"the lock {self._lock_path} cannot be opened: {error.strerror}") from error
+        with lock:
+            self._acquire(lambda: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            yield
+
+    def _acquire(self, flock: Callable[[], None]) -> None:
+        def taken() -> bool | None:
+            try:
+                flock()
+            except BlockingIOError:
+                return None
+            return True
+
+        try:
+            wait_for(self._clock, taken, timeout=LOCK_TIMEOUT, longest=0.02)
+        except DeadlinePassed:
+            raise StateError(f"another switch has held {self._lock_path} for {LOCK_TIMEOUT:g} s") from None
+
+
+def _told(error: Exception) -> Exception:
+    if isinstance(error, Refused):
+        return ProxyRejected(f"HAProxy refused a change of its servers: {error}")
+    return error

@@ -1,0 +1,309 @@
+"""HAProxy's control sockets: the runtime socket of the serving worker, the master's, which also reaches old workers.
+
+One command a connection: it is cheap (0.15 ms), and an answer can then only belong to its own question. Whatever comes
+back that HAProxy would not say is ProxyUnreachable: a deploy must not act on it.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rollout.errors import ProxyRejected, ProxyUnreachable
+from rollout.ports import Clock
+from rollout.waiting import DeadlinePassed, wait_for
+
+ANSWER_LIMIT = 64 * 1024 * 1024  # bytes; all servers of 5000 backends are 3 MB
+TIMEOUT = 5.0
+RELOAD_TIMEOUT = 60.0  # a port that is taken is retried by HAProxy for 2 s, large maps and certificates take their time
+
+_WORKER = re.compile(r"(?P<pid>\d+)\s+worker\s", re.ASCII)
+_MASTER = re.compile(r"(?P<pid>\d+)\s+master\s+(?P<reloads>\d+)(?:\s+\[failed:\s*(?P<failed>\d+)\])?", re.ASCII)
+
+
+class _Gone(Exception):
+    """The worker that was asked has ended."""
+
+
+class Refused(Exception):
+    """HAProxy understood the command and said no; the text is its own. Never leaves the HAProxy adapter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server as a worker knows it now. `sessions` and `queued` are in flight; counters since it was added."""
+
+    name: str
+    address: str
+    status: str  # "UP", "no check", "DOWN 1/2", "MAINT", "DRAIN"
+    weight: int
+    sessions: int
+    queued: int
+    requests: int
+    failed: int
+
+    @property
+    def serving(self) -> bool:
+        return self.status.startswith(("UP", "no check"))
+
+    @property
+    def in_maintenance(self) -> bool:
+        return self.status.startswith("MAINT")
+
+    @property
+    def draining(self) -> bool:
+        return self.status.startswith("DRAIN")
+
+    @property
+    def in_flight(self) -> int:
+        return self.sessions + self.queued
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A process that serves: `started` in whole seconds since the epoch; `stopping` once it accepts nothing more."""
+
+    pid: int
+    started: int
+    stopping: bool
+    version: str
+
+    @property
+    def identity(self) -> str:
+        return f"{self.pid}@{self.started}"
+
+
+class ControlSocket:
+    """`address` is the path of a UNIX socket or `tcp:HOST:PORT`. Raises ProxyUnreachable only."""
+
+    def __init__(self, address: str, clock: Clock) -> None:
+        self.address = address
+        self._clock = clock
+
+    def ask(self, command: str, timeout: float = TIMEOUT) -> str:
+        """Send one command and return the whole answer. `timeout` (seconds) bounds all of it."""
+        if not command.isascii() or not command.isprintable() or ";" in command:
+            raise ProxyRejected(f"refusing to send {command!r} to HAProxy: it would be more than one command")
+        deadline = self._clock.now() + timeout
+        try:
+            with self._connect(timeout) as connection:
+                connection.sendall(command.encode("ascii") + b"\n")
+                # the master keeps the connection open until it sees that nothing more will be asked
+                connection.shutdown(socket.SHUT_WR)
+                answer = self._read(connection, deadline)
+        except TimeoutError as error:
+            raise self._unreachable(f"did not answer {command!r} within {timeout:g} s") from error
+        except OSError as error:
+            raise self._unreachable(f"cannot be reached: {error.strerror or error}") from error
+        if answer.startswith("Permission denied"):
+            raise ProxyUnreachable(
+                f"HAProxy's socket {self.address} does not allow {command!r}",
+                hint="give it `level admin` in its `stats socket` line",
+            )
+        return answer
+
+    def _connect(self, timeout: float) -> socket.socket:
+        if self.address.startswith("tcp:"):
+            host, _, port = self.address.removeprefix("tcp:").rpartition(":")
+            return socket.create_connection((host.strip("[]"), int(port)), timeout)
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.settimeout(timeout)
+            connection.connect(self.address)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _read(self, connection: socket.socket, deadline: float) -> str:
+        received = bytearray()
+        while True:
+            left = deadline - self._clock.now()
+            if left <= 0:
+                raise TimeoutError
+            connection.settimeout(left)
+            chunk = connection.recv(65536)
+            if not chunk:
+                return received.decode("utf-8", "replace")
+            received += chunk
+            if len(received) > ANSWER_LIMIT:
+                raise self._unreachable("answers without end")
+
+    def _unreachable(self, what: str) -> ProxyUnreachable:
+        return ProxyUnreachable(
+            f"HAProxy's socket {self.address} {what}",
+            hint="is HAProxy running, and may this user write to the socket?",
+        )
+
+
+class Runtime:
+    """The runtime socket: the servers of the worker that serves now."""
+
+    def __init__(self, control: ControlSocket) -> None:
+        self.address = control.address
+        self._control = control
+
+    def worker(self) -> Worker:
+        return parse_info(self._control.ask("show info"))
+
+    def servers(self, backend: str) -> dict[str, Server] | None:
+        """The backend's servers by name; None when there is no such backend. Its cost does not grow with services."""
+        return _servers(self._control.ask, backend)
+
+    def run(self, command: str, says: str | None = "") -> None:
+        """Run a command that must answer with `says` (empty: nothing; None: anything). Raises Refused."""
+        answer = self._control.ask(command).strip()
+        if says is None:
+            return
+        if answer != says if not says else says not in answer:
+            raise Refused(answer or f"no answer to {command!r}")
+
+
+class Master:
+    """The master socket (`-S`): reload, and every worker, old ones included."""
+
+    def __init__(self, control: ControlSocket, clock: Clock) -> None:
+        self.address = control.address
+        self._control = control
+        self._clock = clock
+
+    def workers(self) -> list[int]:
+        """Pids of all live workers. A title says nothing: after a refused reload 3.2 calls the serving one old."""
+        answer = self._control.ask("show proc")
+        if not answer.startswith("#<PID>"):
+            raise nonsense("show proc", answer)
+        return [int(found["pid"]) for line in answer.splitlines() if (found := _WORKER.match(line))]
+
+    def worker(self, pid: int) -> Worker | None:
+        """That worker, None when it is gone."""
+        answer = self._control.ask(f"@!{pid} show info")
+        return None if _no_such_process(answer) else parse_info(answer)
+
+    def servers(self, pid: int, backend: str | None) -> dict[str, Server] | None:
+        """As `Runtime.servers`, as that worker knows them (`backend` None: of all); empty when it is gone."""
+
+        def ask(command: str) -> str:
+            answer = self._control.ask(f"@!{pid} {command}")
+            if _no_such_process(answer):
+                raise _Gone
+            return answer
+
+        try:
+            return _servers(ask, backend or "-1")
+        except _Gone:
+            return {}
+
+    def reload(self) -> list[str]:
+        """Load the configuration in new workers and wait for the verdict; HAProxy's log lines. Raises ProxyRejected."""
+        before = self._reloads()
+        answer = self._control.ask("reload", RELOAD_TIMEOUT)
+        if not answer.strip():  # before 2.7 it says nothing and works on
+            return self._await_reload(before)
+        verdict, _, log = answer.partition("\n--\n")
+        lines = log.strip().splitlines()
+        if verdict.strip() == "Success=1":
+            return lines
+        if verdict.strip() == "Success=0":
+            raise ProxyRejected(
+                "HAProxy refused the new configuration and serves on with the former one", details=lines
+            )
+        raise nonsense("reload", answer)
+
+    def _await_reload(self, before: tuple[int, int]) -> list[str]:
+        def finished() -> tuple[int, int] | None:
+            try:
+                now = self._reloads()
+            except ProxyUnreachable:  # the master executes itself anew: its socket is gone for some milliseconds
+                return None
+            return now if now != before else None
+
+        try:
+            _, failed = wait_for(self._clock, finished, timeout=RELOAD_TIMEOUT, longest=0.05)
+        except DeadlinePassed:
+            raise ProxyUnreachable("HAProxy's master does not answer after a reload") from None
+        if failed:
+            raise ProxyRejected("HAProxy refused the new configuration and serves on with the former one")
+        return []
+
+    def _reloads(self) -> tuple[int, int]:
+        answer = self._control.ask("show proc")
+        for line in answer.splitlines():
+            if found := _MASTER.match(line):
+                return int(found["reloads"]), int(found["failed"] or 0)
+        raise nonsense("show proc", answer)
+
+
+def parse_info(answer: str) -> Worker:
+    """`show info`. Raises ProxyUnreachable for what HAProxy would not say."""
+    values = dict(line.split(": ", 1) for line in answer.splitlines() if ": " in line)
+    try:
+        return Worker(
+            pid=int(values["Pid"]),
+            started=int(values["Start_time_sec"]) if "Start_time_sec" in values else 0,
+            stopping=values["Stopping"] != "0",
+            version=values["Version"],
+        )
+    except (KeyError, ValueError):
+        raise nonsense("show info", answer) from None
+
+
+def parse_servers(answer: str) -> dict[str, Server] | None:
+    """`show stat`, of servers only. None: no such backend. Raises ProxyUnreachable for what HAProxy would not say."""
+    if answer.startswith("No such proxy"):
+        return None
+    if not answer.startswith("# pxname,svname,"):
+        raise nonsense("show stat", answer)
+    rows = csv.DictReader(answer[2:].splitlines())
+    try:
+        return {row["svname"]: _server(row) for row in rows}
+    except (KeyError, TypeError, ValueError, csv.Error):
+        raise nonsense("show stat", answer) from None
+
+
+def _server(row: dict[str, str]) -> Server:
+    def number(key: str) -> int:
+        return int(row[key] or 0)
+
+    # a retry counts in `stot` again; a redispatched request is counted where it went
+    requests = max(0, number("stot") - number("wretr") - number("wredis"))
+    # `eresp` also counts answers cut short (`srv_abrt`), and 3.2 counts an unanswered request twice
+    unanswered = max(0, requests - number("econ") - number("req_tot"))
+    lost = min(max(0, number("eresp") - number("srv_abrt")), unanswered)
+    return Server(
+        name=row["svname"],
+        address=row["addr"],
+        status=row["status"],
+        weight=number("uweight"),
+        sessions=number("scur"),
+        queued=number("qcur"),
+        requests=requests,
+        failed=number("hrsp_5xx") + number("econ") + number("srv_abrt") + lost,
+    )
+
+
+def _servers(ask: Callable[[str], str], backend: str) -> dict[str, Server] | None:
+    servers = parse_servers(ask(f"show stat {backend} 4 -1"))
+    if servers != {}:
+        return servers
+    # no servers: or it was a frontend of the same name that answered, and the backend has to be asked by its number
+    if "Can't find backend" in (state := ask(f"show servers state {backend}")):
+        return None  # a frontend only
+    for line in state.splitlines():
+        if (words := line.split())[1:2] == [backend] and words[0].isdigit():
+            return parse_servers(ask(f"show stat {words[0]} 4 -1"))
+    return {}
+
+
+def _no_such_process(answer: str) -> bool:
+    return answer.startswith("Can't find the target PID")
+
+
+def nonsense(command: str, answer: str) -> ProxyUnreachable:
+    said = " ".join(answer[:200].split())[:80]
+    return ProxyUnreachable(
+        f"the answer to `{command}` is not HAProxy's: {said!r}" if said else f"HAProxy did not answer `{command}`",
+        hint="is the configured socket really HAProxy's runtime (or master) socket?",
+    )
