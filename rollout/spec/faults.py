@@ -39,13 +39,13 @@ class Faults:
 
 def dotted(place: Place) -> str:
     """`services.web.x-rollout.hosts[0]`, as a person writes it."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
-    return text.removeprefix(".")
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+    return text if text.isprintable() else repr(text)[1:-1]  # one line, whatever the key was
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """The nearest of the known words, or all of them."""
-    words = sorted(known)
+    words = list(known)
     near = difflib.get_close_matches(str(word), words, n=1)
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(words)}"
 

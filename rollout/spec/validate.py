@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from rollout.spec.faults import Faults, Place, Refused, did_you_mean
+from rollout.spec.faults import Faults, Place, Refused, did_you_mean, dotted
 from rollout.spec.values import shown
 
 if TYPE_CHECKING:
@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     Section = TypeVar("Section", bound=BaseModel)
 
 _PLANNED = {"canary"}
+
+# how pydantic's names of errors begin → what it wanted
+_WANTED = (
+    ("model_", "a mapping"), ("dict_", "a mapping"), ("tuple_", "a list"), ("list_", "a list"),
+    ("int_", "a whole number"), ("float_", "a number"), ("bool_", "true or false"),
+)  # fmt: skip
 
 
 def validate(model: type[Section], raw: object, place: Place, faults: Faults) -> Section | None:
@@ -36,7 +42,7 @@ def _said(error: Mapping[str, Any], model: type[BaseModel], at: Place) -> tuple[
         return cause.message, cause.hint
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"unknown key {at[-1]}", did_you_mean(at[-1], _keys(model, at[:-1]))
+        return f"unknown key {dotted(at[-1:])}", did_you_mean(at[-1], _keys(model, at[:-1]))
     if kind == "missing":
         return "is missing", _example(model, at)
     if kind == "literal_error":
@@ -46,28 +52,21 @@ def _said(error: Mapping[str, Any], model: type[BaseModel], at: Place) -> tuple[
 
 def _not_one_of(value: object, choices: Iterable[str]) -> tuple[str, str]:
     known = list(choices)
-    if value in _PLANNED:
+    if isinstance(value, str) and value in _PLANNED:
         return f"{value} is not available yet", f"known: {', '.join(known)}"
     near = did_you_mean(value, known)
     return f"unknown value {shown(value)}", near if near.startswith("known") else f"{near} known: {', '.join(known)}"
 
 
 def _plain(kind: str, value: object, context: Mapping[str, Any]) -> str:
-    if kind in {"model_type", "model_attributes_type", "dict_type"}:
-        return f"must be a mapping, not {shown(value)}"
-    if kind in {"tuple_type", "list_type"}:
-        return f"must be a list, not {shown(value)}"
-    if kind.startswith("int_"):
-        return f"must be a whole number, not {shown(value)}"
-    if kind.startswith("float_"):
-        return f"must be a number, not {shown(value)}"
-    if kind.startswith("bool_"):
-        return f"must be true or false, not {shown(value)}"
     if kind == "greater_than_equal":
         return f"must be at least {context['ge']:g}, not {shown(value)}"
     if kind == "less_than_equal":
         return f"must be at most {context['le']:g}, not {shown(value)}"
-    return f"{shown(value)} is not allowed here"
+    for start, wanted in _WANTED:
+        if kind.startswith(start):
+            return f"must be {wanted}, not {shown(value)}"
+    return "keys must be words" if kind == "invalid_key" else f"{shown(value)} is not allowed here"
 
 
 def _place(model: type[BaseModel], loc: tuple[int | str, ...]) -> Place:
@@ -84,7 +83,7 @@ def _model_at(model: type[BaseModel], at: Place) -> type[BaseModel]:
 
 
 def _keys(model: type[BaseModel], at: Place) -> list[str]:
-    return list(_model_at(model, at).model_fields)
+    return sorted(_model_at(model, at).model_fields)
 
 
 def _choices(model: type[BaseModel], at: Place) -> list[str]:

@@ -1,0 +1,316 @@
+"""Bad configuration: every case is told with its place, what is wrong and the way out, and all faults come at once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rollout.errors import ExitCode, Fault, SpecError, UsageError
+from rollout.spec import ensure_known, read_project
+
+Changes = Mapping[str, Any]
+
+GOOD: dict[str, Any] = {
+    "name": "shop",
+    "x-rollout": {"proxy": {"type": "nginx", "service": "edge", "config": "./conf"}},
+    "services": {
+        "edge": {"image": "nginx:1.29", "networks": {"default": None}},
+        "web": {
+            "image": "shop/web:1",
+            "networks": {"default": None},
+            "deploy": {"replicas": 2, "update_config": {"parallelism": 1}},
+            "x-rollout": {"port": 8000, "health": {"path": "/healthz"}},
+        },
+        "other": {"image": "shop/other:1", "networks": {"default": None}, "x-rollout": {"port": 9000}},
+    },
+    "networks": {"default": {"name": "shop_default"}},
+}
+
+WEB = "services.web.x-rollout"
+PROXY = "x-rollout.proxy"
+ELSEWHERE = "services.other.x-rollout.prot"  # a second fault, far from the first: it must be told as well
+
+
+def changed(document: Mapping[str, Any], changes: Changes) -> dict[str, Any]:
+    """A copy with these places set; a place with a leading `-` is removed."""
+    result = copy.deepcopy(dict(document))
+    for place, value in changes.items():
+        target: Any = result
+        *parents, last = place.removeprefix("-").split("/")
+        for parent in parents:
+            target = target.setdefault(parent, {})
+        if place.startswith("-"):
+            del target[last]
+        else:
+            target[last] = value
+    return result
+
+
+def faults_of(document: Mapping[str, Any], directory: Path, files: tuple[str, ...] = ()) -> tuple[Fault, ...]:
+    with pytest.raises(SpecError) as refused:
+        read_project(document, str(directory), "", files=files)
+    assert refused.value.exit_code is ExitCode.USAGE
+    return refused.value.faults
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "a-file").touch()
+    return tmp_path
+
+
+def w(key: str, value: Any) -> Changes:
+    return {f"services/web/x-rollout/{key}": value}
+
+
+def h(key: str, value: Any) -> Changes:
+    return {f"services/web/x-rollout/health/{key}": value}
+
+
+def p(key: str, value: Any) -> Changes:
+    return {f"x-rollout/proxy/{key}": value}
+
+
+def s(key: str, value: Any) -> Changes:
+    return {f"services/web/{key}": value}
+
+
+# changes, path, fragment of the message, fragment of the hint
+CASES: list[tuple[Changes, str, str, str]] = [
+    # unknown keys and words
+    (w("prot", 8000), f"{WEB}.prot", "unknown key prot", "did you mean port?"),
+    (h("intervall", "1s"), f"{WEB}.health.intervall", "unknown key intervall", "did you mean interval?"),
+    (h("zzz", 1), f"{WEB}.health.zzz", "unknown key zzz", "known: command, expect,"),
+    (w("po\nrt", 1), f"{WEB}.po\\nrt", r"unknown key po\nrt", "did you mean port?"),
+    (s("x-rollout", {8000: "x", "port": 1}), f"{WEB}[8000]", "keys must be words", ""),
+    (p("conifg", "./conf"), f"{PROXY}.conifg", "unknown key conifg", "did you mean config?"),
+    ({"x-rollout/proxies": {}}, "x-rollout.proxies", "unknown key proxies", "did you mean proxy?"),
+    (w("strategy", "canary"), f"{WEB}.strategy", "canary is not available yet", "rolling, blue-green, recreate"),
+    (w("strategy", "bluegreen"), f"{WEB}.strategy", "unknown value 'bluegreen'", "did you mean blue-green?"),
+    (w("strategy", ["rolling"]), f"{WEB}.strategy", "unknown value ['rolling']", "known: rolling"),
+    (w("balance", "first"), f"{WEB}.balance", "unknown value 'first'", "known: roundrobin"),
+    (p("type", "ngnix"), f"{PROXY}.type", "unknown value 'ngnix'", "did you mean nginx?"),
+    (p("type", "caddy"), f"{PROXY}.type", "unknown value 'caddy'", "known: nginx, haproxy"),
+    # wrong shapes
+    (s("x-rollout", "yes"), WEB, "must be a mapping", ""),
+    (w("health", "/healthz"), f"{WEB}.health", "must be a mapping", ""),
+    (w("port", "http"), f"{WEB}.port", "must be a whole number", ""),
+    (w("port", True), f"{WEB}.port", "must be a whole number", ""),
+    (w("port", 0), f"{WEB}.port", "must be at least 1", ""),
+    (w("port", 65536), f"{WEB}.port", "must be at most 65535", ""),
+    (h("port", -1), f"{WEB}.health.port", "must be at least 1", ""),
+    (w("keep", 0), f"{WEB}.keep", "must be at least 1", ""),
+    (w("keepalive", -1), f"{WEB}.keepalive", "must be at least 0", ""),
+    (w("keepalive", 1.5), f"{WEB}.keepalive", "must be a whole number", ""),
+    (h("healthy_threshold", 0), f"{WEB}.health.healthy_threshold", "must be at least 1", ""),
+    (w("hosts", {"a": 1}), f"{WEB}.hosts", "must be a list", ""),
+    (h("tcp", "perhaps"), f"{WEB}.health.tcp", "must be true or false", ""),
+    (p("host", "perhaps"), f"{PROXY}.host", "must be true or false", ""),
+    (h("headers", ["A: b"]), f"{WEB}.health.headers", "must be a mapping", "X-Probe"),
+    (h("command", []), f"{WEB}.health.command", "must be a command", "a line of shell"),
+    (h("command", [1]), f"{WEB}.health.command", "must be a command", "curl"),
+    (h("expect", "2xx"), f"{WEB}.health.expect", "'2xx' is not an HTTP status", "200-399"),
+    (h("expect", [200, 700]), f"{WEB}.health.expect", "700 is not an HTTP status", "[200, 401]"),
+    (h("expect", "399-200"), f"{WEB}.health.expect", "399-200 is empty", "write 200-399"),
+    (h("expect", []), f"{WEB}.health.expect", "accepts no status", "like 200"),
+    # times
+    (w("drain_timeout", 30), f"{WEB}.drain_timeout", "30 has no unit", "write 30s"),
+    (w("drain_timeout", "-5s"), f"{WEB}.drain_timeout", "'-5s' is not a duration", "not negative"),
+    (w("drain_timeout", "5 minutes"), f"{WEB}.drain_timeout", "is not a duration", "1m30s"),
+    (w("keep_warm", True), f"{WEB}.keep_warm", "must be a duration", "30s"),
+    (h("interval", "0s"), f"{WEB}.health.interval", "must be longer than 0", "500ms"),
+    (h("timeout", 0), f"{WEB}.health.timeout", "must be longer than 0", "500ms"),
+    (w("keepalive_timeout", "0s"), f"{WEB}.keepalive_timeout", "must be longer than 0", "keepalive: 0"),
+    (
+        {**h("min_healthy_time", "60s"), **h("healthy_deadline", "60s")},
+        f"{WEB}.health.min_healthy_time", "60s is not shorter than healthy_deadline", "min_healthy_time < healthy_dead",
+    ),
+    (
+        {**h("healthy_deadline", "2m"), **w("progress_deadline", "1m")},
+        f"{WEB}.progress_deadline", "60s is not longer than healthy_deadline, 120s", "< progress_deadline",
+    ),
+    (
+        {**h("healthy_deadline", "2s"), **h("timeout", "3s")},
+        f"{WEB}.health.timeout", "3s is not shorter than healthy_deadline", "below 2s",
+    ),
+    (
+        {**h("healthy_deadline", "10s"), **h("healthy_threshold", 12), **h("interval", "1s")},
+        f"{WEB}.health.healthy_threshold", "12 successes 1s apart do not fit into 10s", "lower the threshold",
+    ),
+    # Compose's own update_config
+    (
+        s("deploy/update_config", {"order": "sideways"}),
+        "services.web.deploy.update_config.order", "unknown value 'sideways'", "known: start-first, stop-first",
+    ),
+    (
+        s("deploy/update_config", {"failure_action": "rolback"}),
+        "services.web.deploy.update_config.failure_action", "unknown value", "did you mean rollback?",
+    ),
+    (
+        s("deploy/update_config", {"max_failure_ratio": 1.5}),
+        "services.web.deploy.update_config.max_failure_ratio", "must be at most 1", "",
+    ),
+    (
+        s("deploy/rollback_config", {"parallelism": -1}),
+        "services.web.deploy.rollback_config.parallelism", "must be at least 0", "",
+    ),
+    # what would be injected into a proxy's configuration or a request
+    (w("hosts", ["a.example\nserver evil"]), f"{WEB}.hosts[0]", "line break or control character", "one line"),
+    (w("hosts", ["ok.example", 'a"b']), f"{WEB}.hosts[1]", "is not a host name", "shop.example"),
+    (w("hosts", "a b"), f"{WEB}.hosts[0]", "'a b' is not a host name", "without scheme or path"),
+    (w("hosts", ["http://shop.example/"]), f"{WEB}.hosts[0]", "is not a host name", "without scheme"),
+    (w("hosts", ["x;}"]), f"{WEB}.hosts[0]", "is not a host name", "shop.example"),
+    (h("host", "a\r\nX: y"), f"{WEB}.health.host", "line break or control character", "one line"),
+    (h("host", "a/b"), f"{WEB}.health.host", "'a/b' is not a host", "shop.example:8080"),
+    (h("headers", {"X-A": "b\r\nX-B: c"}), f"{WEB}.health.headers", "value of X-A holds a line break", "one line"),
+    (h("headers", {"X A": "b"}), f"{WEB}.health.headers", "'X A' is not a header name", "X-Probe"),
+    (h("headers", {"Host": "b"}), f"{WEB}.health.headers", "key of its own", "health.host"),
+    (h("headers", {"X-A": None}), f"{WEB}.health.headers", "value of X-A must be text", "quotes"),
+    (h("path", "healthz"), f"{WEB}.health.path", "does not begin with /", "write /healthz"),
+    (h("path", "http://web:80/up"), f"{WEB}.health.path", "does not begin with /", "write /up"),
+    (h("path", "/a b"), f"{WEB}.health.path", "a character that a path cannot", "%20"),
+    (h("path", "/a\nb"), f"{WEB}.health.path", "line break", "one line"),
+    (h("path", 5), f"{WEB}.health.path", "must be text", "quotes"),
+    (p("service", "edge\n"), f"{PROXY}.service", "line break", "one line"),
+    (p("service", 'ed"ge'), f"{PROXY}.service", "is not a service name", "letters, digits"),
+    (p("config", 'conf"'), f"{PROXY}.config", "holds a quote", "rename"),
+    (p("config", "a\nb"), f"{PROXY}.config", "line break", "one line"),
+    (
+        {"services/we b": {"image": "x", "networks": {"default": None}, "x-rollout": {"port": 1}}},
+        "services.we b", "'we b' is not a service name", "letters, digits",
+    ),
+    # keys that contradict each other
+    (h("tcp", True), f"{WEB}.health", "path and tcp exclude each other", "keep one"),
+    (h("command", "true"), f"{WEB}.health", "path and command exclude each other", "keep one"),
+    (w("health", {"tcp": True, "host": "a"}), f"{WEB}.health.host", "only means something with path", "/healthz"),
+    (w("health", {"command": "x", "expect": 200}), f"{WEB}.health.expect", "only means something with path", "remove"),
+    # the port
+    ({"-services/web/x-rollout/port": None}, f"{WEB}.port", "is missing", "like port: 8000"),
+    (
+        {"-services/web/x-rollout/port": None, **s("expose", ["80", "443"])},
+        f"{WEB}.port", "names more than one: 443, 80", "say which",
+    ),
+    ({"-services/web/x-rollout/port": None, **s("expose", ["53/udp"])}, f"{WEB}.port", "is missing", "like port"),
+    # the proxy
+    ({"-x-rollout": None}, "x-rollout", "rollout does not know the proxy", "proxy: { type: nginx"),
+    ({"x-rollout": None}, PROXY, "is missing", "proxy: { type: nginx"),
+    ({"x-rollout": {"proxy": None}}, PROXY, "must be a mapping", ""),
+    ({"-x-rollout/proxy/type": None}, f"{PROXY}.type", "is missing", "nginx or haproxy"),
+    ({"-x-rollout/proxy/config": None}, f"{PROXY}.config", "is missing", "directory the proxy has mounted"),
+    ({"-x-rollout/proxy/service": None}, PROXY, "does not say where the proxy runs", "host: true"),
+    (p("container", "nginx"), PROXY, "service and container exclude each other", "keep the one"),
+    (p("host", True), PROXY, "service and host exclude each other", "keep the one"),
+    (p("service", "egde"), f"{PROXY}.service", "there is no service egde", "did you mean edge?"),
+    (p("config", "./none"), f"{PROXY}.config", "there is no directory", "mkdir -p"),
+    (p("config", "./a-file"), f"{PROXY}.config", "is not a directory", "name the directory"),
+    (p("templates", "./none"), f"{PROXY}.templates", "there is no directory", "mkdir -p"),
+    (p("socket", "/run/h.sock"), f"{PROXY}.socket", "means nothing to nginx", "change type"),
+    ({**p("type", "haproxy"), **p("status_port", 81)}, f"{PROXY}.status_port", "means nothing to haproxy", "type"),
+    (p("status_port", 0), f"{PROXY}.status_port", "must be at least 1", ""),
+    (p("pid_file", "/run/n.pid"), f"{PROXY}.pid_file", "only means something with host: true", "remove it"),
+    (p("binary", "nginx"), f"{PROXY}.binary", "only means something with host: true", "remove it"),
+    # what cannot be rolled is told in the same breath
+    (s("container_name", "web"), "services.web.container_name", "only one container can have the name", "recreate"),
+    (
+        s("ports", [{"target": 80, "published": "8080"}]),
+        "services.web.ports[0]", "host port 8080 can be held by one container", "the proxy reaches the service",
+    ),
+    (s("deploy/replicas", 0), "services.web.deploy.replicas", "nothing would serve", "1 or more"),
+    (s("network_mode", "host"), "services.web.network_mode", "no address of their own", "remove network_mode"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "message", "hint"), CASES, ids=[f"{i}-{case[1]}" for i, case in enumerate(CASES)]
+)
+def test_a_fault_is_told_with_its_place_and_the_way_out_beside_all_others(
+    directory: Path, changes: Changes, path: str, message: str, hint: str
+) -> None:
+    document = changed(changed(GOOD, changes), {"services/other/x-rollout/prot": 1})
+    faults = {fault.path: fault for fault in faults_of(document, directory)}
+    assert set(faults) == {path, ELSEWHERE}
+    assert message in faults[path].message
+    assert hint in faults[path].hint
+    assert "\n" not in faults[path].message, "a fault is one line, whatever the value was"
+
+
+def test_what_the_cases_change_is_good_to_begin_with(directory: Path) -> None:
+    assert set(read_project(GOOD, str(directory), "").services) == {"web", "other"}
+
+
+def test_every_fault_of_a_file_comes_at_once(directory: Path) -> None:
+    document = changed(
+        GOOD,
+        {
+            **p("type", "caddy"),
+            **w("prot", 1),
+            **w("drain_timeout", "soon"),
+            **h("path", "no-slash"),
+            **s("deploy/update_config", {"order": "sideways"}),
+            "-services/other/x-rollout/port": None,
+        },
+    )
+    assert [fault.path for fault in faults_of(document, directory)] == [
+        "x-rollout.proxy.type",
+        "services.web.x-rollout.health.path",
+        "services.web.x-rollout.drain_timeout",
+        "services.web.x-rollout.prot",
+        "services.web.deploy.update_config.order",
+        "services.other.x-rollout.port",
+    ]
+
+
+def test_a_fault_names_the_line_of_the_users_own_file(directory: Path) -> None:
+    base = directory / "compose.yml"
+    base.write_text(yaml.safe_dump(changed(GOOD, w("prot", 1)), sort_keys=False), encoding="utf-8")
+    line = base.read_text(encoding="utf-8").splitlines().index("      prot: 1") + 1
+    (fault,) = faults_of(changed(GOOD, w("prot", 1)), directory, (str(base),))
+    assert fault.message == f"unknown key prot (compose.yml:{line})"
+
+
+def test_a_line_is_looked_up_in_the_file_that_overrides(directory: Path) -> None:
+    base, override = directory / "compose.yml", directory / "compose.override.yml"
+    base.write_text(yaml.safe_dump(GOOD), encoding="utf-8")
+    override.write_text("services:\n  web:\n    x-rollout:\n      port: none\n", encoding="utf-8")
+    (fault,) = faults_of(changed(GOOD, w("port", "none")), directory, (str(base), str(override)))
+    assert fault.message.endswith("(compose.override.yml:4)")
+
+
+def test_files_that_cannot_be_read_only_cost_the_line_number(directory: Path) -> None:
+    broken = directory / "broken.yml"
+    broken.write_bytes(b"services: [\xff")
+    (fault,) = faults_of(changed(GOOD, w("prot", 1)), directory, (str(broken), str(directory / "none.yml"), "-"))
+    assert fault.message == "unknown key prot"
+
+
+def test_a_project_that_deploys_nothing_is_refused(directory: Path) -> None:
+    document = changed(GOOD, {"-services/web": None, "-services/other": None})
+    (fault,) = faults_of(document, directory)
+    assert (fault.path, fault.message) == ("services", "no service has x-rollout")
+    assert "x-rollout: { port: 8000 }" in fault.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "hint"),
+    [
+        ("wbe", "there is no service 'wbe' in project shop", "did you mean web?"),
+        ("edge", "service edge has no x-rollout", "services.edge"),
+        ("web\n", r"there is no service 'web\n'", "did you mean web?"),
+    ],
+)
+def test_naming_a_service_that_is_not_deployed_is_wrong_usage(
+    directory: Path, name: str, message: str, hint: str
+) -> None:
+    project = read_project(GOOD, str(directory), "")
+    ensure_known(project, GOOD, ["web", "other"])
+    with pytest.raises(UsageError) as refused:
+        ensure_known(project, GOOD, ["web", name])
+    assert refused.value.exit_code is ExitCode.USAGE
+    assert message in refused.value.message
+    assert hint in refused.value.hint

@@ -1,0 +1,192 @@
+"""What cannot be rolled: each finding with its place, severity and way out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rollout.errors import SpecError
+from rollout.model import (
+    Finding,
+    HealthCheck,
+    Order,
+    Project,
+    ProxySettings,
+    ProxyType,
+    ServiceSettings,
+    Severity,
+    Strategy,
+    UpdateConfig,
+)
+from rollout.preflight import blockers, findings, inspect, refuse
+
+WEB = ServiceSettings(
+    name="web", port=8000, image="shop/web:1", replicas=2, health=HealthCheck(path="/up"), networks=("shop_default",)
+)
+RECREATE = replace(WEB, strategy=Strategy.RECREATE)
+BLUE_GREEN = replace(WEB, strategy=Strategy.BLUE_GREEN)
+
+
+def stop_first(parallelism: int, replicas: int = 2) -> ServiceSettings:
+    return replace(WEB, replicas=replicas, update=UpdateConfig(parallelism=parallelism, order=Order.STOP_FIRST))
+
+
+def only(settings: ServiceSettings, raw: dict[str, Any], proxy_service: str = "edge") -> Finding:
+    (found,) = inspect(settings, raw, proxy_service)
+    return found
+
+
+def published(port: str) -> dict[str, Any]:
+    return {"ports": [{"target": 80, "published": port, "protocol": "tcp"}]}
+
+
+def test_a_plain_service_has_no_findings() -> None:
+    raw = {
+        "image": "shop/web:1",
+        "ports": [{"target": 80, "protocol": "tcp"}, {"target": 81, "published": "0"}],
+        "volumes": [
+            {"type": "volume", "source": "data", "target": "/d", "read_only": True},
+            {"type": "volume", "target": "/anonymous"},
+            {"type": "tmpfs", "target": "/tmp"},
+            {"type": "bind", "source": "/var/run/docker.sock", "target": "/var/run/docker.sock"},
+        ],
+        "networks": {"default": None},
+        "deploy": {"mode": "replicated"},
+    }
+    for settings in (WEB, RECREATE, BLUE_GREEN, stop_first(1)):
+        assert inspect(settings, raw, "edge") == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "raw", "code", "where", "message", "fix"),
+    [
+        (
+            replace(WEB, container_name="web"), {},
+            "container-name", "services.web.container_name", "only one container", "strategy: recreate",
+        ),
+        (
+            replace(BLUE_GREEN, container_name="web"), {},
+            "container-name", "services.web.container_name", "only one container", "strategy: recreate",
+        ),
+        (
+            replace(RECREATE, container_name="web"), {},
+            "container-name", "services.web.container_name", "not 2 replicas", "replicas: 1",
+        ),
+        (WEB, published("8080"), "published-port", "services.web.ports[0]", "host port 8080", "the proxy reaches"),
+        (WEB, published("8080-8082"), "published-port", "services.web.ports[0]", "8080-8082", "the proxy reaches"),
+        (RECREATE, published("8080"), "published-port", "services.web.ports[0]", "not 2 replicas", "no host port"),
+        (
+            WEB, {"networks": {"back": {"ipv4_address": "10.1.2.3"}}},
+            "fixed-address", "services.web.networks.back.ipv4_address", "10.1.2.3", "strategy: recreate",
+        ),
+        (
+            WEB, {"networks": {"back": {"ipv6_address": "fd00::1"}}},
+            "fixed-address", "services.web.networks.back.ipv6_address", "fd00::1", "strategy: recreate",
+        ),
+        (
+            WEB, {"mac_address": "02:42:ac:11:65:43"},
+            "fixed-address", "services.web.mac_address", "02:42", "strategy: recreate",
+        ),
+        (WEB, {"network_mode": "host"}, "network-mode", "services.web.network_mode", "host:", "remove network_mode"),
+        (RECREATE, {"network_mode": "none"}, "network-mode", "services.web.network_mode", "none:", "remove"),
+        (WEB, {"network_mode": "service:db"}, "network-mode", "services.web.network_mode", "service:db", "remove"),
+        (WEB, {"network_mode": "container:c"}, "network-mode", "services.web.network_mode", "container:c", "remove"),
+        (replace(WEB, networks=()), {}, "no-network", "services.web.networks", "no network", "proxy's"),
+        (WEB, {"deploy": {"mode": "global"}}, "deploy-mode", "services.web.deploy.mode", "global is Swarm's", "remove"),
+        (replace(WEB, replicas=0), {}, "no-replicas", "services.web.deploy.replicas", "nothing would serve", "1 or"),
+        (
+            stop_first(2), {},
+            "stop-first-empties", "services.web.deploy.update_config.order", "all 2 replicas", "order: start-first",
+        ),
+        (
+            stop_first(0), {},
+            "stop-first-empties", "services.web.deploy.update_config.order", "parallelism 0", "order: start-first",
+        ),
+        (
+            replace(RECREATE, keep_warm=5.0), {},
+            "keep-warm-recreate", "services.web.x-rollout.keep_warm", "nothing to keep warm", "remove keep_warm",
+        ),
+    ],
+)  # fmt: skip
+def test_what_stops_a_deploy(
+    settings: ServiceSettings, raw: dict[str, Any], code: str, where: str, message: str, fix: str
+) -> None:
+    found = only(settings, raw)
+    assert (found.severity, found.code, found.where) == (Severity.ERROR, code, where)
+    assert message in found.message
+    assert fix in found.fix
+    assert blockers(settings, raw, "edge") == [found]
+
+
+def test_the_proxy_cannot_roll_behind_itself() -> None:
+    found = only(replace(WEB, name="edge"), {})
+    assert (found.code, found.where) == ("proxy-rolls", "services.edge.x-rollout")
+    assert inspect(replace(WEB, name="edge"), {}, "") == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        replace(RECREATE, container_name="web", replicas=1),
+        stop_first(1, replicas=2),
+        replace(stop_first(3), strategy=Strategy.BLUE_GREEN),
+    ],
+)
+def test_what_is_slow_but_works_is_let_through(settings: ServiceSettings) -> None:
+    assert blockers(settings, {}, "edge") == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "port"), [(WEB, "8080-8083"), (replace(RECREATE, replicas=1), "80"), (RECREATE, "80-81")]
+)
+def test_enough_host_ports_for_all_are_fine(settings: ServiceSettings, port: str) -> None:
+    assert inspect(settings, published(port), "edge") == []
+
+
+DATA = {"volumes": [{"type": "volume", "source": "data", "target": "/data"}]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "raw", "code", "message"),
+    [
+        (replace(WEB, health=HealthCheck()), {}, "no-health-check", "port 8000 accepts a TCP connection"),
+        (replace(RECREATE, health=HealthCheck()), {}, "no-health-check", "port 8000 accepts a TCP connection"),
+        (replace(WEB, image="docker.example:5000/library/postgres:16"), DATA, "single-writer", "postgres looks like"),
+        (replace(WEB, image="redis@sha256:00"), DATA, "single-writer", "both write /data"),
+        (WEB, DATA, "shared-volume", "write to /data at the same time"),
+        (WEB, {"volumes": [{"type": "bind", "source": "/srv", "target": "/srv"}]}, "shared-volume", "write to /srv"),
+    ],
+)
+def test_what_only_deserves_a_warning(settings: ServiceSettings, raw: dict[str, Any], code: str, message: str) -> None:
+    found = only(settings, raw)
+    assert (found.severity, found.code, found.where) == (Severity.WARNING, code, "services.web")
+    assert message in found.message
+    assert found.fix
+    assert blockers(settings, raw, "edge") == []
+
+
+def test_a_docker_healthcheck_is_a_health_check() -> None:
+    assert inspect(replace(WEB, health=HealthCheck(docker=True)), {}, "edge") == []
+
+
+def test_recreate_is_alone_on_its_volume() -> None:
+    assert inspect(RECREATE, DATA, "edge") == []
+
+
+def test_only_the_services_asked_for_are_looked_at_and_all_errors_are_refused_at_once() -> None:
+    proxy = ProxySettings(type=ProxyType.NGINX, config="/conf", service="edge")
+    api = replace(WEB, name="api", replicas=0)
+    project = Project("shop", "/p", proxy, {"web": WEB, "api": api}, "")
+    document = {"services": {"web": published("80") | DATA, "api": {"container_name": "api"}}}
+
+    assert [f.code for f in findings(project, document, ["web"])] == ["published-port", "shared-volume"]
+    everything = findings(project, document)
+    with pytest.raises(SpecError) as refused:
+        refuse(everything)
+    assert [fault.path for fault in refused.value.faults] == [
+        "services.web.ports[0]",
+        "services.api.deploy.replicas",
+    ]
+    refuse(f for f in everything if f.severity is Severity.WARNING)
