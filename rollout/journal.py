@@ -7,7 +7,6 @@ mounts. A file that is torn is put aside and begun anew: what runs can always be
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -236,7 +235,13 @@ class SqliteJournal:
         return self._connection
 
     def _connect(self) -> sqlite3.Connection:
+        new = not self._path.exists()
         db = sqlite3.connect(self._path, timeout=10, check_same_thread=False)
+        if new:
+            self._path.chmod(0o600)  # stored configurations may hold secrets
+        return self._prepared(db)
+
+    def _prepared(self, db: sqlite3.Connection) -> sqlite3.Connection:
         db.row_factory = sqlite3.Row
         db.execute("PRAGMA journal_mode = DELETE")
         db.execute("PRAGMA synchronous = FULL")
@@ -249,12 +254,11 @@ class SqliteJournal:
         if version == 0:
             with db:
                 db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
-            os.chmod(self._path, 0o600)  # stored configurations may hold secrets
         return db
 
     def _put_aside(self) -> None:
         aside = self._path.with_name(f"{self._path.name}.broken-{int(self._clock.wall())}")
-        os.replace(self._path, aside)
+        self._path.replace(aside)
         self._notice(f"the journal was damaged and is begun anew from what runs; the old file is {aside}")
 
 

@@ -7,7 +7,7 @@ start can bring back the very same ones, except when a fixed container name has 
 from __future__ import annotations
 
 from rollout.model import ServiceSettings
-from rollout.plan import Check, Drain, Monitor, Observed, Plan, Remove, Start, Step, Stop, Switch
+from rollout.plan import EXISTING, Check, Drain, Monitor, Observed, Plan, Remove, Start, Step, Stop, Switch
 from rollout.strategies.rolling import rolling
 
 
@@ -19,15 +19,19 @@ def recreate(settings: ServiceSettings, observed: Observed) -> Plan:
     if missing <= 0 and not old:
         return rolling(settings, observed)  # only surplus, unrouted or left-over containers: nothing has to stop first
     gone = (*old, *leftovers)
+    unrouted = tuple(r.id for r in current if r.id not in observed.routed)  # an earlier run got that far
+    new = (EXISTING, 1) if unrouted else (1,)
     steps: list[Step] = []
     if old:
-        steps += [Switch(remove=old, maintenance=not current), Drain(old), Stop(old)]
+        steps += [Switch(remove=old, maintenance=all(r.id in unrouted for r in current)), Drain(old), Stop(old)]
     if settings.remove_first and gone:
         steps.append(Remove(gone))
     if missing > 0:
-        steps += [Start(1, missing), Check((1,)), Switch(add=(1,))]
+        steps.append(Start(1, missing))
+    if missing > 0 or unrouted:
+        steps += [Check(new), Switch(add=new)]
         if settings.update.monitor:
-            steps.append(Monitor((1,), settings.update.monitor))
+            steps.append(Monitor(new, settings.update.monitor))
     if gone and not settings.remove_first:
         steps.append(Remove(gone))
-    return Plan(tuple(steps))
+    return Plan(tuple(steps), unrouted)

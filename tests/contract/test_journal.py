@@ -1,0 +1,154 @@
+"""The journal's contract, over the file and over the database in memory that the simulation uses."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rollout.clock import SystemClock
+from rollout.errors import StateError
+from rollout.journal import SqliteJournal
+from rollout.model import Pool, PoolOptions, RevisionKey, Upstream
+from rollout.ports import RolloutRecord, Warm
+from tests.simulation.fakes import FakeClock, MemoryJournal
+from tests.simulation.world import World
+
+KEY = RevisionKey("hash", "sha256:1")
+POOL = Pool("web", (Upstream("web-1", "10.0.0.2", 80, 5),), PoolOptions(hosts=("shop.example",)))
+
+Make = Callable[[], SqliteJournal]
+
+
+@pytest.fixture(params=["file", "memory"])
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> SqliteJournal:
+    made = (
+        SqliteJournal(tmp_path / ".rollout" / "state.db", SystemClock())
+        if request.param == "file"
+        else MemoryJournal(FakeClock(World()))
+    )
+    request.addfinalizer(made.close)
+    return made
+
+
+def _begin(journal: SqliteJournal, service: str = "web") -> RolloutRecord:
+    target = journal.revision(service, KEY, "shop:1", "yaml")
+    return journal.begin(
+        service,
+        what="deploy",
+        strategy="rolling",
+        target=target,
+        old=["a", "b"],
+        previous=POOL,
+        marker="m",
+        forced=True,
+    )
+
+
+def test_a_rollout_survives_as_it_was_begun(journal: SqliteJournal) -> None:
+    begun = _begin(journal)
+    assert journal.unfinished("web") == begun
+    assert begun.previous == POOL and begun.old == ("a", "b") and begun.forced and not begun.switched
+
+
+def test_only_this_service_is_unfinished(journal: SqliteJournal) -> None:
+    _begin(journal, "api")
+    assert journal.unfinished("web") is None
+
+
+def test_marks_are_kept(journal: SqliteJournal) -> None:
+    begun = _begin(journal)
+    journal.mark_state(begun.id, switched=True)
+    journal.mark_state(begun.id, state="undoing")
+    record = journal.unfinished("web")
+    assert record is not None and record.switched and record.state == "undoing"
+
+
+@pytest.mark.parametrize("outcome", ["deployed", "undone", "failed"])
+def test_a_finished_rollout_is_no_longer_unfinished(journal: SqliteJournal, outcome: str) -> None:
+    begun = _begin(journal)
+    journal.step_begun(begun.id, 0, "start", {"count": 1})
+    journal.step_done(begun.id, 0, {"replicas": ["c"]})
+    journal.finish(begun.id, outcome, {"seconds": 1.5})
+    assert journal.unfinished("web") is None
+    live = journal.live("web")
+    assert (live.number if live else None) == (1 if outcome == "deployed" else None)
+    (entry,) = journal.history("web", 10)
+    assert entry.state == outcome and entry.receipt == {"seconds": 1.5}
+
+
+def test_revisions_are_numbered_once_and_keep_their_config(journal: SqliteJournal) -> None:
+    unknown = journal.revision("web", KEY, "shop:1", "")
+    assert (unknown.number, unknown.config) == (1, "")
+    assert journal.revision("web", KEY, "shop:1", "yaml").config == "yaml"
+    assert journal.revision("web", KEY, "shop:1", "").config == "yaml"
+    other = journal.revision("web", RevisionKey("hash", "sha256:2"), "shop:1", "yaml")
+    assert [r.number for r in journal.revisions("web")] == [2, 1] and other.number == 2
+    assert journal.revision("api", KEY, "shop:1", "yaml").number == 1
+
+
+def test_warm_is_one_set_per_service(journal: SqliteJournal) -> None:
+    assert journal.warm("web") is None
+    journal.set_warm("web", Warm("web", 1, ("a",), 5.0))
+    journal.set_warm("web", Warm("web", 2, ("b", "c"), 6.0))
+    assert journal.warm("web") == Warm("web", 2, ("b", "c"), 6.0)
+    journal.set_warm("web", None)
+    journal.set_warm("web", None)
+    assert journal.warm("web") is None
+
+
+def test_history_is_newest_first_and_limited(journal: SqliteJournal) -> None:
+    ids = [_begin(journal, service).id for service in ("web", "api", "web")]
+    assert [r.id for r in journal.history(None, 2)] == [ids[2], ids[1]]
+    assert [r.id for r in journal.history("web", 9)] == [ids[2], ids[0]]
+
+
+def test_another_process_sees_it(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    first, second = (SqliteJournal(path, SystemClock()) for _ in range(2))
+    begun = _begin(first)
+    assert second.unfinished("web") == begun
+    first.close()
+    second.close()
+
+
+def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path / "state.db", SystemClock())
+    _begin(journal)
+    journal.close()
+    assert (tmp_path / "state.db").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("garbage", [b"not a database at all, but long enough to be read as one" * 40, None])
+def test_a_torn_file_is_put_aside_and_told(tmp_path: Path, garbage: bytes | None) -> None:
+    path, told = tmp_path / "state.db", list[str]()
+    whole = SqliteJournal(path, SystemClock())
+    _begin(whole)
+    whole.close()
+    content = path.read_bytes()
+    path.write_bytes(garbage if garbage is not None else content[: len(content) // 2 + 100])
+    journal = SqliteJournal(path, SystemClock(), told.append)
+    assert journal.unfinished("web") is None
+    _begin(journal)
+    journal.close()
+    assert len(told) == 1 and len(list(tmp_path.glob("state.db.broken-*"))) == 1
+
+
+def test_a_newer_format_is_refused_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(StateError, match="newer rollout"):
+        SqliteJournal(path, SystemClock()).live("web")
+    assert path.read_bytes() == before
+
+
+def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StateError) as failure:
+        SqliteJournal(tmp_path / "file" / "state.db", SystemClock()).live("web")
+    assert failure.value.hint and failure.value.exit_code == 4
