@@ -18,11 +18,11 @@ from docker.tls import TLSConfig
 
 from rollout.causes import caused_by, causes
 from rollout.engines.docker.connection import EngineAnswer
+from rollout.engines.docker.transport import TIMEOUT, UnixAdapter
 from rollout.errors import EngineError
 
 API_FLOOR = "1.41"  # Engine 20.10
 API_NEWEST = "1.51"  # the newest tried; a newer engine is spoken to in this version
-TIMEOUT = 60  # seconds for one answer; a start on a busy machine may take a while
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 
 
@@ -43,6 +43,8 @@ def connect(environ: Mapping[str, str]) -> APIClient:
             tls=tls or False,
             use_ssh_client=base_url.startswith("ssh://"),
         )
+        if base_url.startswith("unix://"):
+            client.mount("http+docker://", UnixAdapter(base_url.replace("unix://", "http+unix://"), TIMEOUT))
         # REQUESTS_CA_BUNDLE and HTTP_PROXY are meant for the web, not for the engine.
         client.trust_env = False
         client._version = negotiated(client, base_url)  # type: ignore[attr-defined]  # there is no public way
