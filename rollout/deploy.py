@@ -162,16 +162,16 @@ def _failed(run: Run, error: RolloutError, began: float) -> RolloutError:
     """What to raise after doing what has to be done about it."""
     if only_leaving(run):
         return NotUndone(
-            f"service {run.service}: revision {run.record.target.number} serves, but the old replicas could not be cleared "
-            f"away: {error.message}",
+            f"service {run.service}: revision {run.record.target.number} serves, but the old replicas could not be "
+            f"cleared away: {error.message}",
             hint=f"`rollout deploy {run.service}` does the rest",
             details=error.details,
         )
     if run.settings.update.failure_action is FailureAction.PAUSE and isinstance(error, ReplicaFailed):
         run.ports.journal.mark_state(run.record.id, state="paused")
         return NotUndone(
-            f"{error.message}; paused, as failure_action says: old and new replicas run on, the pool stays as it was then",
-            hint=f"look at the new containers; the next `rollout deploy {run.service}` finishes this one or takes it back",
+            f"{error.message}; paused, as failure_action says: old and new replicas run on, the pool stays as it was",
+            hint=f"look at the new containers; the next `rollout deploy {run.service}` finishes it or takes it back",
             details=error.details,
         )
     undo(run, error.message)

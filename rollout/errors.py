@@ -94,7 +94,9 @@ class Unreachable(RolloutError):
 
 
 class EngineError(Unreachable):
-    """The Docker engine does not answer, refuses us, or failed a call. `transient`: the same call may go through later."""
+    """The Docker engine does not answer, refuses us, or failed a call. `transient`: the same call may go through
+    later.
+    """
 
     def __init__(self, message: str, *, hint: str = "", details: Sequence[str] = (), transient: bool = False) -> None:
         super().__init__(message, hint=hint, details=details)

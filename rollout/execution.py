@@ -59,7 +59,9 @@ def close(run: Run, outcome: str, *, began: float, reason: str = "") -> Receipt:
 
 
 def only_leaving(run: Run) -> bool:
-    """Whether the failing step comes after the last switch: the new version serves, only old replicas are left to go."""
+    """Whether the failing step comes after the last switch: the new version serves, only old replicas are left to
+    go.
+    """
     rest = run.plan.steps[run.index :]
     return bool(rest) and run.record.switched and not any(isinstance(s, Switch | Check | Monitor) for s in rest)
 
@@ -83,8 +85,9 @@ def _perform_one(run: Run, step: Step) -> None:
 
 
 def _journal(run: Run, write: Callable[[], None]) -> None:
-    """Before the first switch an unwritable journal ends the rollout. After it, and in an undo, ending well matters more
-    than the record: the next run re-observes everything it needs."""
+    """Before the first switch an unwritable journal ends the rollout. After it, and in an undo, ending well matters
+    more than the record: the next run re-observes everything it needs.
+    """
     try:
         write()
     except StateError as error:
@@ -99,9 +102,7 @@ def _still_allowed(run: Run, step: Step) -> None:
     if run.interrupted():
         raise Interrupted(f"service {run.service}: interrupted before the switch")
     if run.deadline and run.ports.clock.now() > run.deadline:
-        raise DeployFailed(
-            f"service {run.service}: progress_deadline of {run.settings.progress_deadline:g} s passed before `{step.kind}`"
-        )
+        raise DeployFailed(f"service {run.service}: progress_deadline of {run.settings.progress_deadline:g} s passed")
 
 
 def _go_on_without(run: Run, error: ReplicaFailed) -> bool:

@@ -1,7 +1,8 @@
-"""The journal: `.rollout/state.db`, one sqlite file. What must survive a crash, and nothing that can be observed instead.
+"""The journal: `.rollout/state.db`, one sqlite file. What must survive a crash, and nothing that can be observed
+instead.
 
-Rollback journal and synchronous=FULL: a commit that returned is on the disk. Not WAL, whose shared memory is fragile on bind
-mounts. A file that is torn is put aside and begun anew: what runs can always be observed again.
+Rollback journal and synchronous=FULL: a commit that returned is on the disk. Not WAL, whose shared memory is fragile
+on bind mounts. A file that is torn is put aside and begun anew: what runs can always be observed again.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ CREATE TABLE step (
   detail TEXT NOT NULL, begun_at REAL NOT NULL, done_at REAL, result TEXT
 ) STRICT;
 CREATE INDEX step_by_rollout ON step (rollout, position);
-CREATE TABLE warm (service TEXT PRIMARY KEY, number INTEGER NOT NULL, replicas TEXT NOT NULL, until REAL NOT NULL) STRICT;
+CREATE TABLE warm (service TEXT PRIMARY KEY, number INTEGER NOT NULL, replicas TEXT NOT NULL, until REAL NOT NULL)
+STRICT;
 """
 
 UNFINISHED = ("running", "undoing", "paused")
@@ -74,7 +76,8 @@ class SqliteJournal:
         now = self._clock.wall()
         with self._write() as db:
             cursor = db.execute(
-                "INSERT INTO rollout (service, what, state, strategy, target, old, previous, forced, marker, started_at)"
+                "INSERT INTO rollout"
+                " (service, what, state, strategy, target, old, previous, forced, marker, started_at)"
                 " VALUES (?, ?, 'running', ?, ?, ?, ?, ?, ?, ?)",
                 (
                     service,

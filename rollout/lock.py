@@ -1,8 +1,8 @@
 """The lease on a service: flock on a file of `.rollout/locks/`, freed by the kernel when its owner dies.
 
-The record in the file is for people; the lock is the kernel's. The file is never unlinked (two could then hold "it"), and
-is written only after the lock is held. A child that creates containers inherits the lock (`held_fds`), so that a run which
-follows a killed one does not look at the world before that child is gone.
+The record in the file is for people; the lock is the kernel's. The file is never unlinked (two could then hold "it"),
+and is written only after the lock is held. A child that creates containers inherits the lock (`held_fds`), so that a
+run which follows a killed one does not look at the world before that child is gone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Membership: the pool follows the replicas. A deploy changes which revision is live; this keeps its pool true.
 
-A replica that crashed and came back has another address; one that a person stopped is gone. Never an empty pool because of a
-doubt: when nothing is ready the last pool stays and it is said.
+A replica that crashed and came back has another address; one that a person stopped is gone. Never an empty pool
+because of a doubt: when nothing is ready the last pool stays and it is said.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from rollout.steps.run import Run, routed_ids
 
 
 def sync(run: Run) -> frozenset[str]:
-    """Make the pool equal to the ready replicas of the live revision; returns the ids in it. Confirms even an equal pool:
-    what is on disk may not be what the proxy runs, after a crash."""
+    """Make the pool equal to the ready replicas of the live revision; returns the ids in it. Confirms even an equal
+    pool: what is on disk may not be what the proxy runs, after a crash.
+    """
     replicas = run.ports.engine.replicas(run.service)
     pool = run.ports.proxy.pool(run.service)
     wanted = [r for r in replicas if _belongs(run, r, pool) and _fit(run, r, pool)]
@@ -34,7 +35,9 @@ def sync(run: Run) -> frozenset[str]:
 
 
 def _belongs(run: Run, replica: Replica, pool: Pool | None) -> bool:
-    """Routed already, or of the live revision. With neither known (a first run over what `docker compose up` made), all."""
+    """Routed already, or of the live revision. With neither known (a first run over what `docker compose up` made),
+    all.
+    """
     if not replica.running:
         return False
     warm = run.ports.journal.warm(run.service)

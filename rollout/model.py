@@ -86,7 +86,9 @@ class Replica:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Upstream:
-    """An address that takes traffic. `name` is unique within the pool and never reused (it holds the container's id)."""
+    """An address that takes traffic. `name` is unique within the pool and never reused (it holds the container's
+    id).
+    """
 
     name: str
     host: str  # an IP address, never a name: names are resolved once by nginx and go stale
@@ -160,7 +162,9 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Counters by upstream address (`ip:port`) since a marker. `missing` says why there are none, empty when there are."""
+    """Counters by upstream address (`ip:port`) since a marker. `missing` says why there are none, empty when there
+    are.
+    """
 
     by_address: Mapping[str, Counters] = field(default_factory=dict)
     missing: str = ""

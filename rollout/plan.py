@@ -1,4 +1,5 @@
-"""A plan is a flat list of typed steps. Pure data: a strategy makes it, the deploy performs it, `rollout plan` prints it.
+"""A plan is a flat list of typed steps. Pure data: a strategy makes it, the deploy performs it, `rollout plan` prints
+it.
 
 Old replicas are named by their container id. New ones do not exist yet, so they are named by the number of the batch
 that starts them; batch 0 is what the target revision already has running when the plan is made.

@@ -1,4 +1,5 @@
-"""The steps, one file each; the folder shows the flow. A step re-observes before it acts, so doing it twice is harmless.
+"""The steps, one file each; the folder shows the flow. A step re-observes before it acts, so doing it twice is
+harmless.
 
 Each `perform(run, step)` returns what the journal should keep of the result.
 """

@@ -1,4 +1,6 @@
-"""Drain: wait until the proxy can no longer send the old replicas a request, by measurement; or until the drain limit."""
+"""Drain: wait until the proxy can no longer send the old replicas a request, by measurement; or until the drain
+limit.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,7 @@ def _drain(run: Run, switched: Switched | None, upstreams: list[Upstream]) -> in
     except DeadlinePassed:
         cut = run.ports.proxy.cut(switched, upstreams)
         run.notice(
-            f"the drain limit of {run.settings.drain_timeout:g} s has passed: {cut} connections to the old replicas are cut"
+            f"the drain limit of {run.settings.drain_timeout:g} s has passed: {cut} connections to old replicas are cut"
         )
         return cut
     return 0

@@ -1,4 +1,6 @@
-"""KeepWarm: drained old replicas run on, out of rotation; the next run or the sidecar stops them when their time is over."""
+"""KeepWarm: drained old replicas run on, out of rotation; the next run or the sidecar stops them when their time is
+over.
+"""
 
 from __future__ import annotations
 

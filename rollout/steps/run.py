@@ -28,7 +28,9 @@ class Ports:
 
 
 class ReplicaFailed(Unhealthy):
-    """A new replica failed its check or the monitor; `failed` are the ids, so that `continue` can go on without them."""
+    """A new replica failed its check or the monitor; `failed` are the ids, so that `continue` can go on without
+    them.
+    """
 
     def __init__(self, message: str, failed: Iterable[str], *, hint: str = "", details: Iterable[str] = ()) -> None:
         super().__init__(message, hint=hint, details=tuple(details))
@@ -48,7 +50,7 @@ class Run:
     interrupted: Callable[[], bool] = lambda: False
     from_files: bool = True  # create from the user's Compose files as they are; else from the revision's stored config
     previous: Revision | None = None  # what ran before, when its config is known
-    plan: Plan = Plan()
+    plan: Plan = field(default_factory=Plan)
     index: int = 0
     undoing: bool = False
     deadline: float = 0.0  # clock.now() by which the rollout must be over; 0: none

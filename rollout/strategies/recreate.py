@@ -1,7 +1,7 @@
 """Stop the old replicas, then start the new ones: for what cannot run twice (a fixed name or port, a single writer).
 
-The service answers 503 in between and says so; nothing in flight is cut. Old containers are removed last, so that a failed
-start can bring back the very same ones, except when a fixed container name has to be free first.
+The service answers 503 in between and says so; nothing in flight is cut. Old containers are removed last, so that a
+failed start can bring back the very same ones, except when a fixed container name has to be free first.
 """
 
 from __future__ import annotations

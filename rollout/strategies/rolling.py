@@ -1,8 +1,8 @@
 """Rolling in batches, and blue-green, which is one batch with the old set kept.
 
-start-first, per batch: Start Check Switch(+new -old) [Monitor] Drain Stop; stop-first: Switch(-old) Drain Stop Start Check
-Switch(+new). Old replicas are stopped batch by batch, which bounds the surge, but removed only at the very end: until
-then an undo can start the very same containers again.
+start-first, per batch: Start Check Switch(+new -old) [Monitor] Drain Stop; stop-first: Switch(-old) Drain Stop Start
+Check Switch(+new). Old replicas are stopped batch by batch, which bounds the surge, but removed only at the very end:
+until then an undo can start the very same containers again.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,18 +20,13 @@ from tests.simulation.world import World
 KEY = RevisionKey("hash", "sha256:1")
 POOL = Pool("web", (Upstream("web-1", "10.0.0.2", 80, 5),), PoolOptions(hosts=("shop.example",)))
 
-Make = Callable[[], SqliteJournal]
-
 
 @pytest.fixture(params=["file", "memory"])
-def journal(request: pytest.FixtureRequest, tmp_path: Path) -> SqliteJournal:
-    made = (
-        SqliteJournal(tmp_path / ".rollout" / "state.db", SystemClock())
-        if request.param == "file"
-        else MemoryJournal(FakeClock(World()))
-    )
-    request.addfinalizer(made.close)
-    return made
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqliteJournal]:
+    clock = SystemClock()
+    path = tmp_path / ".rollout" / "state.db"
+    with closing(SqliteJournal(path, clock) if request.param == "file" else MemoryJournal(FakeClock(World()))) as made:
+        yield made
 
 
 def _begin(journal: SqliteJournal, service: str = "web") -> RolloutRecord:

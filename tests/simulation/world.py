@@ -1,8 +1,8 @@
 """A world of containers, a proxy and time, all virtual and repeatable, with the guarantees checked at every turn.
 
-The fakes behind the ports (`fakes.py`) act on it. It knows what a real machine does that matters here: an address is handed to
-the next container at once when it is freed; a switch leaves an old generation of workers that may still send to the old
-addresses until it ends; a container takes time to boot.
+The fakes behind the ports (`fakes.py`) act on it. It knows what a real machine does that matters here: an address is
+handed to the next container at once when it is freed; a switch leaves an old generation of workers that may still
+send to the old addresses until it ends; a container takes time to boot.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class World:
     on_add: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
-        self.rng = random.Random(self.seed)  # noqa: S311  # repeatable, not secret
+        self.rng = random.Random(self.seed)
 
     # --- time and crashes
 
