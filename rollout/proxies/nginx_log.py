@@ -1,0 +1,65 @@
+"""Requests per upstream, from the access log in the format `rollout` (templates/nginx/status.conf.j2)."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from rollout.model import Counters
+from rollout.proxies.nginx_config import LoadedConfig
+
+FORMAT = "rollout"
+MISSING = (
+    "nginx's access log does not name upstreams: write `access_log /dev/stdout rollout;` in http {}, "
+    "below the include of rollout's directory"
+)
+_STDOUT = ("/dev/stdout", "/dev/stderr", "/proc/self/fd/1", "/proc/self/fd/2", "/dev/fd/1", "/dev/fd/2")
+
+# A quote within a field is written as \x22, so nothing that a client sends can end one.
+_LINE = re.compile(r'\] "[^"]*" (?P<status>\d{3}) .* rollout="(?P<addresses>[^"]*)" "[^"]*" [\d.]+$')
+_ADDRESS = re.compile(r"(?:\d+\.\d+\.\d+\.\d+|\[[0-9a-f:]+\]):\d+")
+
+
+def log_files(config: LoadedConfig) -> list[str]:
+    """The files that the active access logs in rollout's format are written to."""
+    logs = [d.args[0] for d in config.walk() if d.name == "access_log" and d.args[1:2] == (FORMAT,)]
+    return sorted(set(logs))
+
+
+def to_output(file: str) -> bool:
+    """Whether what is written to this file is the proxy's own output."""
+    return file in _STDOUT
+
+
+def size(path: str) -> int:
+    """The file's length in bytes, 0 when there is none yet."""
+    try:
+        return Path(path).stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def lines_from(path: str, offset: int) -> Iterator[str]:
+    """The lines behind `offset` bytes; all of them when the file has become shorter (it was rotated)."""
+    with Path(path).open(errors="replace") as file:
+        file.seek(offset if size(path) >= offset else 0)
+        yield from (line.rstrip("\n") for line in file)
+
+
+def counted(lines: Iterable[str]) -> Mapping[str, Counters]:
+    """Requests by upstream address. A request that was tried on several counts for each; where it could not be
+    answered it failed, and a 5xx answer is the last one's failure."""
+    requests: dict[str, int] = defaultdict(int)
+    failed: dict[str, int] = defaultdict(int)
+    for line in lines:
+        found = _LINE.search(line)
+        addresses = _ADDRESS.findall(found["addresses"]) if found else []
+        for address in addresses:
+            requests[address] += 1
+        for address in addresses[:-1]:
+            failed[address] += 1
+        if addresses and found and found["status"] >= "500":
+            failed[addresses[-1]] += 1
+    return {address: Counters(count, failed[address]) for address, count in requests.items()}

@@ -1,0 +1,167 @@
+"""The nginx that runs: its command line, its configuration as it would load it now, its verdict on another."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rollout.errors import ProxyUnreachable
+from rollout.ports import Clock, Process, ProxyProcess
+from rollout.proxies.nginx_config import LoadedConfig, built_argument, parse, read_dump, version_of
+from rollout.proxies.nginx_workers import MASTER
+
+FRESH = 10.0  # seconds for which a configuration that was read is taken as what is on disk
+_PROGRAMS = ("nginx", "openresty", "angie", "freenginx", "tengine")
+_MISSING = (126, 127)
+# Listed by the shell as glob(3) does it for nginx: in the order of bytes, without splitting at spaces.
+_GLOB = 'LC_ALL=C; IFS=; for file in $0; do [ -f "$file" ] && printf "%s\\n" "$file"; done; true'
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    identity: str
+    at: float
+    config: LoadedConfig
+
+
+class Program:
+    """The nginx behind a ProxyProcess. `binary` and `main` override what its command line says."""
+
+    def __init__(self, process: ProxyProcess, clock: Clock, binary: str = "", main: str = "") -> None:
+        self._process = process
+        self._clock = clock
+        self._binary = binary
+        self._main = main
+        self._read: _Read | None = None
+
+    def config(self) -> LoadedConfig:
+        """What it would load now, file by file; at most a few seconds old. Raises ProxyUnreachable."""
+        identity, now = self._process.identity(), self._clock.now()
+        known = self._read
+        if known is None or known.identity != identity or now - known.at > (FRESH if not known.config.problem else 0):
+            self._read = known = _Read(identity, now, self._load())
+        return known.config
+
+    def forget(self) -> None:
+        """The files have changed: read them again."""
+        self._read = None
+
+    def test(self, main: str) -> list[str]:
+        """nginx's own words against the configuration that begins with this file; none when it accepts it."""
+        done = self._process.exec([*self._command(main), "-q", "-t"])
+        if done.exit_code in _MISSING:
+            raise self._missing()
+        return _complaints(done.output) if done.exit_code else []
+
+    def reload(self, processes: Sequence[Process]) -> None:
+        """Tell it to load its configuration again. Returns at once. `processes` are those it has now."""
+        first = min(processes, key=lambda one: one.pid).title if processes else ""
+        if first.startswith(MASTER) or "init" in first.partition(" ")[0]:
+            self._process.signal("HUP")
+            return
+        # the main process is a shell that started nginx, and would not pass a signal on
+        done = self._process.exec([*self._command(self._main), "-s", "reload"])
+        if done.exit_code:
+            raise ProxyUnreachable(
+                f"{self._process.describe()} cannot be told to reload", details=_complaints(done.output)
+            )
+
+    # --- within ---------------------------------------------------------------------------------------------
+
+    def _command(self, main: str) -> list[str]:
+        """nginx with the options it was started with, and this main configuration (empty: its own)."""
+        program, options = _started_with(self._process)
+        main = main or self._main or options.get("-c", "")
+        kept = [word for name in ("-p", "-g", "-e") if name in options for word in (name, options[name])]
+        return [self._binary or program, *kept, *(("-c", main) if main else ())]
+
+    def _load(self) -> LoadedConfig:
+        done = self._process.exec([*self._command(self._main), "-V", "-q", "-T"])
+        if done.exit_code in _MISSING:
+            raise self._missing()
+        config = read_dump(done.output) if done.exit_code == 0 else None
+        if config is None:
+            config = self._followed(done.output)
+        users = [d.args for d in config.tree() if d.name == "user" and d.args]
+        return replace(config, user=":".join(users[-1]) if users else config.user)
+
+    def _followed(self, output: str) -> LoadedConfig:
+        """The files of a configuration that nginx refuses (an upstream that is still to come is enough for that), found
+        by following its includes."""
+        about = "".join(line for line in output.splitlines(keepends=True) if "emerg" not in line)
+        _, options = _started_with(self._process)
+        prefix = options.get("-p") or built_argument(about, "prefix") or "/usr/local/nginx"
+        main = self._main or options.get("-c") or built_argument(about, "conf-path") or "conf/nginx.conf"
+        main = posixpath.join(prefix, main)
+        files: dict[str, str] = {}
+        found = LoadedConfig(
+            main, files, version_of(about), built_argument(about, "user") or "nobody", tuple(_complaints(output))
+        )
+        self._follow(main, found, files)
+        return found
+
+    def _follow(self, file: str, config: LoadedConfig, files: dict[str, str]) -> None:
+        content = self._process.read(file)
+        if content is None or file in files:
+            return
+        files[file] = content.decode(errors="surrogateescape")
+        pending = list(parse(files[file], file))
+        while pending:
+            directive = pending.pop()
+            pending.extend(directive.block or ())
+            if directive.name == "include" and directive.args:
+                for name in self._glob(config.resolve(directive.args[0])):
+                    self._follow(name, config, files)
+
+    def _glob(self, pattern: str) -> Sequence[str]:
+        if not set(pattern) & set("*?["):
+            return [pattern]
+        done = self._process.exec(["sh", "-c", _GLOB, pattern])
+        return done.output.splitlines() if done.exit_code == 0 else []
+
+    def _missing(self) -> ProxyUnreachable:
+        program = self._command("")[0]
+        return ProxyUnreachable(
+            f"there is no program {program} in {self._process.describe()}",
+            hint="is it nginx? x-rollout.proxy names the type of the proxy and where it runs",
+        )
+
+
+def _started_with(process: ProxyProcess) -> tuple[str, dict[str, str]]:
+    """nginx's program and its options (`-c`, `-p`, `-g`, `-e`) from the command line, or from its master's title."""
+    words = process.argv()
+    at = next((n for n, word in enumerate(words) if posixpath.basename(word) in _PROGRAMS), None)
+    if at is not None:
+        return words[at], _options(words[at + 1 :])
+    masters = [one.title for one in process.processes() if one.title.startswith(MASTER)]
+    title = masters[0].removeprefix(MASTER).strip() if masters else ""
+    # a title has no quotes left: what follows -g goes up to the next option
+    split = re.split(r" (-[cpge]) ", f"{title} ")
+    program = shlex.split(split[0])[:1] or ["nginx"]
+    return program[0], {name: value.strip() for name, value in zip(split[1::2], split[2::2], strict=True)}
+
+
+def _options(words: Sequence[str]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    rest = iter(words)
+    for word in rest:
+        if word in ("-c", "-p", "-g", "-e"):
+            options[word] = next(rest, "")
+        elif word[:2] in ("-c", "-p", "-g", "-e"):
+            options[word[:2]] = word[2:]
+    return options
+
+
+def _complaints(output: str) -> list[str]:
+    """The lines that say why, without time and process; all of them when none looks like one."""
+    found = [line for line in output.splitlines() if "[emerg]" in line or "[crit]" in line or "[alert]" in line]
+    kept = found or [line for line in output.splitlines() if line.strip()]
+    return list(dict.fromkeys(shortened(line) for line in kept))
+
+
+def shortened(line: str) -> str:
+    """nginx's message without its date, pids and `nginx: ` in front."""
+    return re.sub(r"^(?:nginx: )?(?:\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )?(\[\w+\]) (?:\d+#\d+: )?", r"\1 ", line)
