@@ -86,7 +86,7 @@ class ContainerProcess:
         return reading.addresses(seen)
 
     def mount(self, host_path: str) -> Mount | None:
-        mounts = self._inspect()["Mounts"]
+        mounts = reading.mounts(self._inspect())
         shared = [mount for mount in mounts if mount["Source"]]  # a tmpfs has none
         wanted = os.path.realpath(host_path)
         for mount in sorted(shared, key=lambda m: len(os.path.realpath(m["Source"])), reverse=True):
@@ -101,7 +101,7 @@ class ContainerProcess:
 
     def host_path(self, path: str) -> str | None:
         inside = posixpath.normpath(path)
-        mounts = self._inspect()["Mounts"]
+        mounts = reading.mounts(self._inspect())
         for mount in sorted(mounts, key=lambda m: len(m["Destination"]), reverse=True):
             below = _below(inside, mount["Destination"])
             if below is None:

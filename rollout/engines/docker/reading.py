@@ -72,6 +72,12 @@ def addresses(seen: Json) -> dict[str, str]:
     return {name: address for name, address in found.items() if address}
 
 
+def mounts(seen: Json) -> list[dict[str, Any]]:
+    """All mounts of an inspected container. A tmpfs has no Source; Compose's `tmpfs:` is kept apart by the engine."""
+    own = [dict(mount) for mount in seen["Mounts"]]
+    return own + [{"Source": "", "Destination": path, "RW": True} for path in seen["HostConfig"].get("Tmpfs") or ()]
+
+
 def _health_in(status: str) -> Health:
     """From the list's human text, `Up 3 seconds (health: starting)`: it has no field for it before API 1.52."""
     if not status.startswith("Up"):

@@ -12,7 +12,6 @@ from typing import Any
 
 from docker.transport import unixconn
 
-
 TIMEOUT = 60  # seconds for one answer; a start on a busy machine may take a while
 ENGINE = "http+docker://localhost"
 
