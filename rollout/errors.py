@@ -16,6 +16,8 @@
     ├── NotUndone             5   failed and not fully undone; the hint says what to do
     └── Interrupted         130   a signal; the state is safe and the next run continues
 
+Any other exception is a fault of rollout's own: one line, a traceback only with -v, exit code 70.
+
 Raised anywhere, printed in one place (`cli`). `message` says what happened and to what, `hint` what to do next.
 """
 
@@ -35,6 +37,7 @@ class ExitCode(IntEnum):
     LOCKED = 3
     UNREACHABLE = 4
     NOT_UNDONE = 5
+    BUG = 70  # sysexits' EX_SOFTWARE: an exception that must not happen; never raised on purpose
     INTERRUPTED = 130
 
 

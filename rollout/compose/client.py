@@ -56,9 +56,16 @@ class Compose:
     """Docker Compose v2 for one project. Runs its own processes; safe to use from several threads."""
 
     def __init__(
-        self, options: Options = Options(), *, environment: Mapping[str, str] | None = None, cwd: str | None = None
+        self,
+        options: Options = Options(),
+        *,
+        environment: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        keep_open: Callable[[], Sequence[int]] = tuple,
     ) -> None:
-        """`environment` (default: ours) reaches Compose as it is, `cwd` (default: here) is where it runs."""
+        """`environment` (default: ours) reaches Compose as it is, `cwd` (default: here) is where it runs. `keep_open`
+        are files that it inherits while it creates containers: a lock among them is held until it has ended."""
+        self._keep_open = keep_open
         given = os.environ if environment is None else environment
         self._options = options
         self._environment = {k: v for k, v in given.items() if not k.startswith(_PLUGIN_VARIABLES)}
@@ -97,6 +104,12 @@ class Compose:
             return loaded
         active = (*self._active_profiles(), *profiles)
         return self._load(replace(self._options, profiles=tuple(dict.fromkeys(active))), None)
+
+    def hashes(self, config: str) -> dict[str, str]:
+        """The `com.docker.compose.config-hash` labels that containers created from `config` get, by service.
+        Raises SpecError, ComposeError."""
+        hashing = self._start([*self.program, *self._hash_flags(), "config", "--hash", "*"], with_input=True)
+        return _hashes(hashing.finish(config, LOAD_TIMEOUT))
 
     def create(self, service: str, total: int, config: str | None = None, *, timeout: float = CREATE_TIMEOUT) -> None:
         """Have `total` containers of the service, the existing ones (in whatever state) counted: create what is missing
@@ -143,7 +156,8 @@ class Compose:
     ) -> None:
         flags = self._flags(self._options) if config is None else self._flags_of(config)
         argv = [*self.program, *flags, "--ansi", "never", "--progress", "plain", command, *arguments]
-        process = self._start(argv, with_input=config is not None, merge=True)
+        kept = tuple(self._keep_open()) if command == "up" else ()
+        process = self._start(argv, with_input=config is not None, merge=True, keep_open=kept)
         output = process.stream(config, timeout, progress or _ignore)
         if output.code != 0:
             raise words.command_error(command, service, output.stdout)
@@ -177,8 +191,10 @@ class Compose:
             warnings=words.warnings(resolved.stderr),
         )
 
-    def _start(self, argv: Sequence[str], *, with_input: bool = False, merge: bool = False) -> Process:
-        return Process(argv, self._environment, self._cwd, with_input=with_input, merge=merge)
+    def _start(
+        self, argv: Sequence[str], *, with_input: bool = False, merge: bool = False, keep_open: Sequence[int] = ()
+    ) -> Process:
+        return Process(argv, self._environment, self._cwd, with_input=with_input, merge=merge, keep_open=keep_open)
 
     def _flags(self, options: Options) -> list[str]:
         flags = [part for file in options.files for part in ("-f", file)]

@@ -17,6 +17,15 @@ GRACE = 3.0  # seconds Compose gets to end by itself before it is killed
 KEPT_LINES = 200
 
 
+_running: set[Process] = set()  # in a session of their own: a terminal's Ctrl-C does not reach them
+
+
+def terminate_all() -> None:
+    """Ask everything of Compose's that we started to end. For a signal handler: waits for nothing."""
+    for process in tuple(_running):
+        process.terminate()
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     code: int
@@ -35,17 +44,21 @@ class Process:
         *,
         with_input: bool = False,
         merge: bool = False,
+        keep_open: Sequence[int] = (),
     ) -> None:
-        """`merge` sends stderr where stdout goes, so that lines keep their order. Raises ComposeError."""
+        """`merge` sends stderr where stdout goes, so that lines keep their order; `keep_open` are file descriptors that
+        it inherits. Raises ComposeError."""
         self._what = _subcommand(argv)
         try:
             self._popen = subprocess.Popen(
                 list(argv), env=dict(environment), cwd=cwd, encoding="utf-8", errors="replace",
                 stdin=subprocess.PIPE if with_input else subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT if merge else subprocess.PIPE, start_new_session=True,
+                pass_fds=tuple(keep_open),
             )  # fmt: skip
         except OSError as error:
             raise ComposeError(f"{argv[0]} cannot be run: {error.strerror}", hint="reinstall Docker Compose") from error
+        _running.add(self)
 
     def finish(self, text: str | None, timeout: float) -> Output:
         """Send `text` (when it was started with input), wait up to `timeout` seconds. Raises ComposeError when it
@@ -58,6 +71,7 @@ class Process:
         except BaseException:
             self.kill()
             raise
+        _running.discard(self)
         return Output(self._popen.returncode, stdout, stderr or "")
 
     def stream(self, text: str | None, timeout: float, on_line: Callable[[str], None]) -> Output:
@@ -92,6 +106,9 @@ class Process:
 
     def kill(self) -> None:
         """End it and its children: politely, then not. Nothing when it has ended."""
+        if self._popen.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._popen.stdin.close()  # while it waits for its input, Compose does not hear a signal
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._popen.pid, number)
@@ -108,7 +125,13 @@ class Process:
         with contextlib.suppress(BrokenPipeError):
             self._popen.stdin.close()
 
+    def terminate(self) -> None:
+        """Ask it to end, without waiting: for one who leaves."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._popen.pid, signal.SIGTERM)
+
     def _close(self) -> None:
+        _running.discard(self)
         for pipe in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
             if pipe is not None:
                 with contextlib.suppress(OSError, ValueError):

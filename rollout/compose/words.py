@@ -25,7 +25,7 @@ _HINTS = (
     (r"no configuration file provided", "run it in the project's directory, or name the file with -f"),
     (r"required variable (\S+) is missing", r"export \1, or set it in .env"),
     (r"env file|no such file|Couldn't find env file", "check the path; relative ones start at the project directory"),
-    (r"Additional property (\S+) is not allowed", r"Compose does not know \1 there; is it a typing error?"),
+    (r"Additional property (.+?) is not allowed", r"Compose does not know \1 there; is it a typing error?"),
     (r"already defined at line", "remove one of the two"),
     (r"yaml: ", "check indentation, quotes and brackets near that line"),
     (r"depends on undefined service", "define that service, or remove it from depends_on"),

@@ -1,0 +1,85 @@
+"""What every verb that works on a project shares: the report, the signals, the project with its ports."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from rollout.cli import terminal
+from rollout.cli.options import Globals, gathered
+
+if TYPE_CHECKING:
+    from rollout.ports import Clock, Lock
+    from rollout.report.sinks import Report
+    from rollout.signals import Interruption
+    from rollout.wiring import Wired
+
+
+class Session:
+    """One command under way. Made by `session`."""
+
+    def __init__(self, said: Globals, report: Report, interruption: Interruption, clock: Clock) -> None:
+        self.said, self.report, self.interruption, self.clock = said, report, interruption, clock
+
+    @contextmanager
+    def project(self, wanted: Sequence[str] = (), *, looks_only: bool = False) -> Iterator[Wired]:
+        """The project with its ports; `wanted` are the services named on the command line. `looks_only`: nothing is
+        created for it. Raises what `wiring.wire` raises."""
+        from rollout.compose import Options
+        from rollout.wiring import wire
+
+        said = self.said
+        options = Options(
+            tuple(said.files), said.project_name, said.project_directory, tuple(said.env_files), tuple(said.profiles)
+        )
+        with wire(options, wanted, self.clock, self.report, keeps_state=not looks_only) as wired:
+            wired.ports = replace(wired.ports, lock=_Guarding(wired.ports.lock, self.interruption))
+            yield wired
+
+    def stop_if_interrupted(self, left: Sequence[str]) -> None:
+        """Between two services. Raises Interrupted."""
+        from rollout.errors import Interrupted
+
+        if self.interruption() and left:
+            raise Interrupted(f"interrupted before {', '.join(left)}: not begun")
+
+
+@contextmanager
+def session(ctx: click.Context) -> Iterator[Session]:
+    """A report that fits where the output goes, and signals that end the command well."""
+    from rollout.clock import SystemClock
+    from rollout.compose import terminate_all
+    from rollout.report.sinks import report_for
+    from rollout.signals import Interruption
+
+    said, clock = gathered(ctx), SystemClock()
+    report = report_for(terminal.style(said), sys.stdout, sys.stderr, clock)
+
+    def leave() -> None:
+        report.close()
+        terminate_all()
+
+    interruption = Interruption(report.interrupting, leave)
+    try:
+        with interruption.watching():
+            yield Session(said, report, interruption, clock)
+    finally:
+        report.close()
+
+
+class _Guarding:
+    """`ports.Lock`: while it is held, a signal is the rollout's business; before, it simply ends the wait."""
+
+    def __init__(self, lock: Lock, interruption: Interruption) -> None:
+        self._lock = lock
+        self._interruption = interruption
+
+    @contextmanager
+    def hold(self, service: str, what: str, wait: float) -> Iterator[None]:
+        with self._lock.hold(service, what, wait), self._interruption.guarded():
+            yield

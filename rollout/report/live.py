@@ -1,0 +1,111 @@
+"""The live view on a terminal: the steps with ticks and times, what the current one waits for; warnings stay above it.
+
+What it shows is kept in `Screen`; rich only draws it.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from typing import TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from rollout import events
+from rollout.ports import Clock
+from rollout.report.receipt import receipt_lines
+from rollout.report.screen import Row, Screen
+from rollout.report.sinks import Style
+from rollout.report.words import duration, said
+
+FRAMES_PER_SECOND = 10
+MARKS = {"done": Text("✓", "green"), "failed": Text("✗", "bold red"), "waiting": Text("·", "dim")}
+TONES = {events.Warned: "yellow", events.StepFailed: "red", events.Recovering: "yellow", events.Notice: ""}
+
+
+class LiveReport:
+    """A Report on a terminal. A terminal that has gone away does not end the rollout."""
+
+    def __init__(self, style: Style, results: TextIO, progress: TextIO, clock: Clock) -> None:
+        self._style, self._results, self._clock = style, results, clock
+        self._console = Console(file=progress, no_color=not style.color, highlight=False, emoji=False, markup=False)
+        self._screen = Screen(clock)
+        self._spinner = Spinner("dots", style="cyan")
+        self._live: Live | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self, event: events.Event) -> None:
+        # a terminal that was closed: the rollout goes on
+        with self._lock, suppress(OSError):
+            self._show(event)
+
+    def interrupting(self, text: str) -> None:
+        self._screen.interruption = text  # drawn with the next frame
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._stop()
+
+    # --- within -------------------------------------------------------------------------------------------------
+
+    def _show(self, event: events.Event) -> None:
+        self._screen.hear(event)
+        if isinstance(event, events.Finished):
+            self._stop()
+            self._print_results(receipt_lines(event.receipt, color=self._style.color))
+        elif isinstance(event, events.NothingToDo):
+            self._stop()
+            self._print_results([f"{event.service}: {said(event)}"])
+        elif isinstance(event, events.RolloutStarted | events.Recovering):
+            self._start()
+        if isinstance(event, events.ComposeOutput | events.Notice | events.Warned | events.Recovering):
+            self._above(event)
+        elif isinstance(event, events.StepFailed):
+            for line in event.details:
+                self._console.print(Text(f"  {line}", "dim"))
+
+    def _above(self, event: events.Event) -> None:
+        prefix = f"{event.service}: " if event.service else ""
+        tone = "dim" if isinstance(event, events.ComposeOutput) else TONES[type(event)]
+        self._console.print(Text(prefix + said(event), tone))
+
+    def _start(self) -> None:
+        self._stop()
+        self._live = Live(
+            get_renderable=self._draw, console=self._console, refresh_per_second=FRAMES_PER_SECOND,
+            redirect_stdout=False, redirect_stderr=False,
+        )  # fmt: skip
+        self._live.start()
+
+    def _stop(self) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+
+    def _print_results(self, lines: list[str]) -> None:
+        self._results.write("".join(f"{line}\n" for line in lines))
+        self._results.flush()
+
+    def _draw(self) -> RenderableType:
+        screen = self._screen
+        table = Table.grid(padding=(0, 1))
+        for row in screen.visible(max(6, self._console.height - 6)):
+            table.add_row(" ", self._mark(row), row.text, Text(self._time(row), "dim"))
+            for line in row.lines():
+                table.add_row("", "", Text(f"  {line}", "red" if row.state == "failed" else "dim"), "")
+        parts: list[RenderableType] = [Text(screen.title, "bold"), table]
+        if screen.interruption:
+            parts.append(Text(screen.interruption, "bold yellow"))
+        return Group(*parts)
+
+    def _mark(self, row: Row) -> RenderableType:
+        return self._spinner if row.state == "running" else MARKS.get(row.state, Text(" "))
+
+    def _time(self, row: Row) -> str:
+        if row.state == "running":
+            return duration(self._clock.now() - row.begun)
+        return duration(row.seconds) if row.state in ("done", "failed") and row.seconds else ""

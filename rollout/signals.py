@@ -1,0 +1,74 @@
+"""Signals: the first asks for a good end, the second leaves at once. Whatever they hit, the next run can go on from."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from rollout import events
+from rollout.errors import ExitCode, Interrupted
+
+WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+AGAIN = "(once more: leave at once; the next run then cleans up)"
+BEFORE_SWITCH = f"interrupted: nothing was switched yet, taking back what was started {AGAIN}"
+AFTER_SWITCH = f"interrupted: the new version is in the pool already, so this rollout is finished first {AGAIN}"
+UNDOING = f"interrupted: the undo that is under way is finished first {AGAIN}"
+SETTLING = f"interrupted: ending as soon as the pool is in order {AGAIN}"
+
+
+class Interruption:
+    """Whether a signal asked us to end; calling it tells. While nothing is touched a signal simply ends what goes on
+    (it raises Interrupted); within `guarded` it is left to the rollout, which knows when it may stop."""
+
+    def __init__(self, say: Callable[[str], None], leave: Callable[[], None]) -> None:
+        """`say` shows a line, `leave` restores the terminal and ends children; both run in a signal handler."""
+        self._say = say
+        self._leave = leave
+        self._asked = False
+        self._guarded = False
+        self._sentence = SETTLING
+
+    def __call__(self) -> bool:
+        return self._asked
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Handle signals for the length of the block. Main thread only."""
+        former = {number: signal.signal(number, self._handle) for number in WATCHED}
+        try:
+            yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        self._guarded, self._sentence = True, SETTLING
+        try:
+            yield
+        finally:
+            self._guarded = False
+
+    def follow(self, event: events.Event) -> None:
+        """Hear what goes on, to be able to say what a signal will lead to."""
+        if isinstance(event, events.RolloutStarted):
+            self._sentence = BEFORE_SWITCH
+        elif isinstance(event, events.StepStarted) and event.step == "switch" and self._sentence == BEFORE_SWITCH:
+            self._sentence = AFTER_SWITCH
+        elif isinstance(event, events.UndoStarted):
+            self._sentence = UNDOING
+        elif isinstance(event, events.Finished):
+            self._sentence = SETTLING
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        if self._asked:
+            self._leave()
+            os._exit(ExitCode.INTERRUPTED)
+        self._asked = True
+        if not self._guarded:
+            raise Interrupted("interrupted; nothing was touched")
+        self._say(self._sentence)

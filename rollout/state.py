@@ -1,0 +1,68 @@
+"""The state directory: `.rollout/` beside the Compose file, or where ROLLOUT_STATE_DIR says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from rollout.errors import StateError
+
+NAME = ".rollout"
+VARIABLE = "ROLLOUT_STATE_DIR"
+
+
+class StateDirectory:
+    """Where the journal, the locks and the name of their project are. Nothing is created before `prepare`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def of(cls, project_directory: str, environ: Mapping[str, str]) -> StateDirectory:
+        return cls(Path(environ.get(VARIABLE) or Path(project_directory, NAME)).absolute())
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "state.db"
+
+    @property
+    def locks(self) -> Path:
+        return self.path / "locks"
+
+    @property
+    def proxy_lock(self) -> Path:
+        return self.path / "proxy.lock"
+
+    def check(self, project: str) -> None:
+        """Refuse the state of another project: `-p` beside one Compose file makes two. Raises StateError."""
+        owner = self._owner()
+        if owner and owner != project:
+            raise StateError(
+                f"{self.path} holds the state of project {owner}, not of {project}",
+                hint=f"give {project} its own with {VARIABLE}; was {owner} renamed: remove {self.path / 'project'}",
+            )
+
+    def prepare(self, project: str) -> None:
+        """Create it, invisible to git. Raises StateError."""
+        self.check(project)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for name, text in ((".gitignore", "*\n"), ("project", f"{project}\n")):
+                file = self.path / name
+                if not file.exists():
+                    file.write_text(text, encoding="utf-8")
+            self.locks.mkdir(exist_ok=True)
+        except OSError as error:
+            raise StateError(
+                f"the state directory {self.path} cannot be made: {error.strerror or error}",
+                hint=f"run as a user who may write there, or set {VARIABLE}",
+            ) from error
+        if not os.access(self.path, os.W_OK):
+            raise StateError(f"{self.path} is not writable", hint=f"run as its owner, or set {VARIABLE}")
+
+    def _owner(self) -> str:
+        try:
+            return (self.path / "project").read_text(encoding="utf-8").strip()
+        except OSError:
+            return ""
