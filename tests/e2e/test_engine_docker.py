@@ -411,6 +411,33 @@ def test_a_proxy_that_is_not_running(edge: tuple[DockerBench, ContainerProcess, 
     assert named.identity() == process.identity()
 
 
+def test_a_proxy_that_keeps_crashing_is_not_running() -> None:
+    with project({"edge": {"image": APP, "command": ["false"], "restart": "always"}}) as bench:
+        bench.project("up", "--detach", "--no-build")
+        (replica,) = bench.docker.replicas("edge")
+        until(bench, lambda: look(bench, replica.id).restart_count >= 2)
+        until(bench, lambda: look(bench, replica.id).state is ReplicaState.RESTARTING)
+        process = ContainerProcess(bench.connection, bench.project.name, service="edge")
+        with pytest.raises(ProxyUnreachable):
+            process.identity()
+        bench.docker.stop(replica.id, 0.0)
+        assert look(bench, replica.id).state is ReplicaState.EXITED
+
+
+def test_a_container_is_found_by_its_whole_name() -> None:
+    with project({"edge": SLEEPER}) as bench:
+        bench.project("up", "--detach", "--no-build", "--scale", "edge=2")
+        docker("rename", f"{bench.project.name}-edge-2", f"{bench.project.name}-edge-11")
+        for number in (1, 11):
+            name = f"{bench.project.name}-edge-{number}"
+            process = ContainerProcess(bench.connection, bench.project.name, container=name)
+            assert process.exec(["true"]).exit_code == 0
+            assert process.describe() == f"container {name}"
+        service = ContainerProcess(bench.connection, bench.project.name, service="edge")
+        with pytest.raises(EngineError, match="2 running containers"):
+            service.identity()
+
+
 def test_the_proxy_s_networks() -> None:
     services = {
         "edge": {**SLEEPER, "networks": ["front"]},

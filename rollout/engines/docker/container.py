@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import posixpath
-import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ T = TypeVar("T")
 
 # Complete command lines however long, and the pid with them: the default (`-ef`) cuts at the engine's idea of a width.
 PS_ARGS = "-ww -eo pid,args"
+NOT_RUNNING = ("is not running", "is restarting")  # the engine's words for it
 LINKS = 8  # symbolic links followed to a file, as many as anyone means
 FOLDER, LINK = 1 << 31, 1 << 27  # bits of Go's os.FileMode
 
@@ -124,6 +124,8 @@ class ContainerProcess:
     def _archive(self, path: str) -> tuple[int, str, bytes | None]:
         """Mode (Go's), where a symbolic link leads to, and the content of a regular file; (0, "", None) for nothing."""
 
+        import tarfile  # 4 ms, and most runs read no file
+
         def fetch(client: Any, found: str) -> tuple[int, str, bytes | None]:
             stream, stat = client.get_archive(found, path)
             if stat["mode"] & (LINK | FOLDER):
@@ -143,7 +145,7 @@ class ContainerProcess:
 
     def _inspect(self) -> dict[str, Any]:
         seen: dict[str, Any] = self._call("inspect", lambda c, found: c.inspect_container(found), Retry.ANY)
-        if not seen["State"]["Running"]:
+        if not seen["State"]["Running"] or seen["State"]["Restarting"]:
             self._id = ""
             raise self._not_running()
         return seen
@@ -157,7 +159,7 @@ class ContainerProcess:
         try:
             return do(known or self._find())
         except EngineAnswer as answer:
-            if not (answer.gone or "is not running" in answer.words):
+            if not (answer.gone or any(words in answer.words for words in NOT_RUNNING)):
                 raise
             found = self._find()
             if found == known or not known:
@@ -167,11 +169,13 @@ class ContainerProcess:
     def _find(self) -> str:
         self._id = ""
         if self._container:
-            filters: dict[str, Any] = {"name": [f"^/?{self._container}$"]}
+            filters: dict[str, Any] = {"name": [self._container]}  # a pattern: others may fit as well
         else:
             filters = reading.service_filter(self._project, self._service)
         filters["status"] = ["running"]
         seen = self._connection.call("find the proxy", lambda c: c.containers(filters=filters), Retry.ANY)
+        if self._container:
+            seen = [entry for entry in seen if f"/{self._container}" in entry["Names"]]
         if not seen:
             raise self._not_running()
         if len(seen) > 1:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from rollout.errors import EngineError
 from rollout.model import Health, Replica, ReplicaState, RevisionKey, Usage
 
 Json = Mapping[str, Any]
@@ -26,7 +27,7 @@ def service_filter(project: str, service: str) -> dict[str, list[str]]:
 def listed(seen: Json) -> Replica:
     """A replica from one entry of the container list."""
     labels = seen["Labels"]
-    state = ReplicaState(seen["State"])
+    state = _state(seen["State"])
     return Replica(
         id=seen["Id"],
         name=(seen["Names"] or ["/"])[0].lstrip("/"),
@@ -44,7 +45,7 @@ def listed(seen: Json) -> Replica:
 def inspected(seen: Json) -> Replica:
     """A replica with its details, from the inspection of its container."""
     labels, state = seen["Config"]["Labels"], seen["State"]
-    status, health = ReplicaState(state["Status"]), state.get("Health") or {}
+    status, health = _state(state["Status"]), state.get("Health") or {}
     running = status is ReplicaState.RUNNING
     return Replica(
         id=seen["Id"],
@@ -63,6 +64,13 @@ def inspected(seen: Json) -> Replica:
         exit_code=state["ExitCode"] if status in (ReplicaState.EXITED, ReplicaState.DEAD) else None,
         health_log=_health_log(health),
     )
+
+
+def _state(word: str) -> ReplicaState:
+    try:
+        return ReplicaState(word)
+    except ValueError:
+        raise EngineError(f"the engine knows a container state that rollout does not: {word}") from None
 
 
 def addresses(seen: Json) -> dict[str, str]:
