@@ -107,10 +107,7 @@ def timestamp(text: str) -> float:
     """Seconds since the epoch of the engine's RFC 3339; 0 for its zero time."""
     if not text or text.startswith("0001-"):
         return 0.0
-    whole, _, rest = text.partition(".")
-    fraction = rest.rstrip("Z").split("+")[0].split("-")[0] if rest else "0"
-    moment = datetime.fromisoformat(whole.rstrip("Z") + ("" if "+" in whole else "+00:00"))
-    return moment.timestamp() + float(f"0.{fraction}")
+    return datetime.fromisoformat(text).timestamp()
 
 
 def usage(sample: Json) -> Usage | None:
