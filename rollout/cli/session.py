@@ -25,6 +25,7 @@ class Session:
 
     def __init__(self, said: Globals, report: Report, interruption: Interruption, clock: Clock) -> None:
         self.said, self.report, self.interruption, self.clock = said, report, interruption, clock
+        self.colors = terminal.colors(sys.stdout, said)
 
     @contextmanager
     def project(self, wanted: Sequence[str] = (), *, looks_only: bool = False) -> Iterator[Wired]:

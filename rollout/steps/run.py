@@ -78,7 +78,8 @@ class Run:
         return [i for b in batches for i in self.batches.get(b, []) if i not in self.tolerated]
 
     def say(self, text: str) -> None:
-        self.emit(StepProgress(self.service, self.index, self.plan.steps[self.index].kind, text))
+        kind = self.plan.steps[self.index].kind if self.plan else ""  # a step may be done outside of a plan
+        self.emit(StepProgress(self.service, self.index, kind, text))
 
     def notice(self, text: str) -> None:
         self.emit(Notice(self.service, text))

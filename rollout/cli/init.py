@@ -1,0 +1,80 @@
+"""rollout init"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rollout.cli.options import gathered, global_options
+
+COMPOSE = """\
+# at the top level of {file}:
+x-rollout:
+  proxy:
+    type: {type}
+    service: {proxy}             # the Compose service that is the proxy
+    config: ./{proxy}/rollout.d  # written by rollout, mounted into the proxy
+
+# in the service {proxy}:
+    volumes:
+      - ./{proxy}/rollout.d:{inside}
+
+# in each service to deploy (remove its `ports:` and `container_name:`):
+    x-rollout:
+      port: 8000
+      health: {{ path: /healthz }}
+"""
+PROXY = {
+    "nginx": """\
+# in nginx.conf, within http {{}}; a service's upstream has the service's name:
+    include /etc/nginx/rollout.d/*.conf;
+    access_log /dev/stdout rollout;   # optional: counts requests by revision for the receipt
+    server {{
+        location / {{
+            proxy_pass http://web;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+        }}
+    }}
+""",
+    "haproxy": """\
+# in haproxy.cfg; a service's backend has the service's name:
+global
+    stats socket /run/haproxy/admin.sock mode 600 level admin
+frontend web
+    bind :80
+    default_backend web
+
+# and on its command line, besides what is there:
+    haproxy -W -S /run/haproxy/master.sock,level,admin -f /etc/haproxy/haproxy.cfg -f /etc/haproxy/rollout.d
+# /run/haproxy must be a volume that rollout can reach:  volumes: [./{proxy}/run:/run/haproxy]
+""",
+}
+AFTER = "# then: `rollout check`, `rollout render` (before the proxy first starts), `rollout deploy`"
+
+
+@click.command()
+@click.option("--type", "kind", type=click.Choice(sorted(PROXY)), default="nginx", show_default=True,
+              help="The proxy in use.")  # fmt: skip
+@click.option(
+    "--proxy", default="edge", show_default=True, metavar="SERVICE", help="The Compose service that is the proxy."
+)
+@global_options
+@click.pass_context
+def command(ctx: click.Context, kind: str, proxy: str) -> None:
+    """Show what to add to the Compose file and to the proxy's configuration, and create the directory for the latter.
+
+    No file of yours is changed.
+    """
+    from rollout.compose import Compose, Options
+
+    said = gathered(ctx)
+    compose = Compose(Options(tuple(said.files), "", said.project_directory))
+    directory = Path(compose.directory, proxy, "rollout.d")
+    created = not directory.is_dir()
+    directory.mkdir(parents=True, exist_ok=True)
+    file = Path(compose.files[0]).name if compose.files else "compose.yaml"
+    inside = f"/etc/{kind}/rollout.d"
+    text = [COMPOSE.format(file=file, type=kind, proxy=proxy, inside=inside), PROXY[kind].format(proxy=proxy), AFTER]
+    click.echo("\n".join([*([f"# created {directory}\n"] if created else []), *text]))

@@ -1,0 +1,130 @@
+"""`docker rollout …`: the program as a Docker CLI plugin, and `docker rollout SERVICE` with docker-rollout's flags."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from rollout import __version__
+from rollout.cli import run
+from rollout.cli.deploy import Wishes, deploy
+from rollout.cli.options import global_options
+from rollout.cli.program import VERBS, program
+from rollout.cli.session import session
+
+if TYPE_CHECKING:
+    from rollout.model import ServiceSettings
+
+HANDSHAKE = "docker-cli-plugin-metadata"
+METADATA = {
+    "SchemaVersion": "0.1.0",
+    "Vendor": "rollout contributors",
+    "Version": f"v{__version__}",
+    "ShortDescription": "Deploy Compose services without losing a request",
+}
+# the Docker CLI's own flags before the word `rollout`, and the variables that say the same
+DOCKER_FLAGS = {"--context": "DOCKER_CONTEXT", "-c": "DOCKER_CONTEXT", "--host": "DOCKER_HOST", "-H": "DOCKER_HOST",
+                "--config": "DOCKER_CONFIG"}  # fmt: skip
+
+
+def plugin(argv: Sequence[str]) -> int:
+    """`argv` as the Docker CLI hands it over: its own flags, `rollout`, ours."""
+    if argv[:1] == [HANDSHAKE]:
+        click.echo(json.dumps(METADATA))
+        return 0
+    ours = _docker_flags_taken(list(argv))
+    word = _first_word(ours)
+    if word in VERBS or (word is None and not {"-v", "--version"} & set(ours)):
+        return run(program, ours, "docker rollout")
+    return run(compatible, ours, "docker rollout")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("service")
+@click.option(
+    "-t", "--timeout", type=float, metavar="SECONDS", help="Time to become healthy.  [default: as in x-rollout]"
+)
+@click.option("-w", "--wait", type=float, metavar="SECONDS", help="Time to stay up where there is no health check.")
+@click.option("--wait-after-healthy", type=float, metavar="SECONDS", help="Time to stay healthy before taking traffic.")
+@click.option("--pre-stop-hook", metavar="COMMAND", help="Not supported: see below.")
+@global_options
+@click.version_option(__version__, "-v", "--version", message="rollout %(version)s")
+@click.pass_context
+def compatible(
+    ctx: click.Context,
+    service: str,
+    timeout: float | None,
+    wait: float | None,
+    wait_after_healthy: float | None,
+    pre_stop_hook: str | None,
+) -> None:
+    """Deploy SERVICE: what `rollout deploy SERVICE` does, with the flags of docker-rollout.
+
+    There is no pre-stop hook: old containers leave the proxy's pool and are drained by measurement before they are
+    stopped. `docker rollout --help` without SERVICE lists the other commands.
+    """
+    if pre_stop_hook is not None:
+        from rollout.errors import UsageError
+
+        raise UsageError(
+            "--pre-stop-hook is not supported",
+            hint="leave it out: old containers are drained before they are stopped; Compose's own `pre_stop` hooks run",
+        )
+    with session(ctx) as running:
+        deploy(running, (service,), Wishes(change=_patience(timeout, wait, wait_after_healthy)))
+
+
+def _patience(
+    timeout: float | None, wait: float | None, after: float | None
+) -> Callable[[ServiceSettings], ServiceSettings]:
+    def change(settings: ServiceSettings) -> ServiceSettings:
+        from rollout.errors import UsageError
+
+        health = settings.health
+        if timeout is not None:
+            health = replace(health, healthy_deadline=timeout)
+        if after is not None:
+            health = replace(health, min_healthy_time=after)
+        elif wait is not None and health.implied:
+            health = replace(health, min_healthy_time=wait)
+        if not health.min_healthy_time < health.healthy_deadline:
+            raise UsageError(
+                f"{health.min_healthy_time:g} s of health do not fit into a timeout of {health.healthy_deadline:g} s",
+                hint="give a longer --timeout",
+            )
+        return replace(settings, health=health)
+
+    return change
+
+
+def _docker_flags_taken(argv: list[str]) -> list[str]:
+    """What follows the word `rollout`; Docker's flags before it are put where the SDK and Compose look for them."""
+    if "rollout" not in argv:
+        return argv
+    at = argv.index("rollout")
+    before = argv[:at]
+    for position, word in enumerate(before):
+        flag, _, value = word.partition("=")
+        if flag in DOCKER_FLAGS:
+            os.environ[DOCKER_FLAGS[flag]] = value or (before[position + 1] if position + 1 < len(before) else "")
+    return argv[at + 1 :]
+
+
+def _first_word(argv: Sequence[str]) -> str | None:
+    """The first that is neither an option nor the value of one."""
+    takes_value = {name for p in (*compatible.params, *program.params) if isinstance(p, click.Option) and not p.is_flag
+                   for name in p.opts}  # fmt: skip
+    skip = False
+    for word in argv:
+        if skip:
+            skip = False
+        elif word in takes_value:
+            skip = True
+        elif not word.startswith("-"):
+            return word
+    return None

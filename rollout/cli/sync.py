@@ -1,0 +1,36 @@
+"""rollout sync"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rollout.cli.options import as_seconds, global_options
+from rollout.cli.output import show
+from rollout.cli.session import session
+
+
+@click.command()
+@click.argument("services", nargs=-1, metavar="[SERVICE]...")
+@click.option("--wait-lock", default="0", callback=as_seconds, metavar="TIME", help="Wait for another rollout: 10m.")
+@global_options
+@click.pass_context
+def command(ctx: click.Context, services: tuple[str, ...], wait_lock: float) -> None:
+    """Finish what an interrupted run left, and make the proxy follow the replicas.
+
+    Right after a replica was restarted, stopped or scaled by hand, and from cron where no sidecar runs.
+    """
+    with session(ctx) as running, running.project(services) as wired:
+        from rollout.controller import sync_once
+
+        pools: dict[str, Any] = {}
+        for service in services or tuple(wired.project.services):
+            running.stop_if_interrupted([service])
+            sync_once(wired.ports, wired.project.services[service], running.report, wait_lock=wait_lock)
+            pool = wired.ports.proxy.pool(service)
+            pools[service] = [u.address for u in pool.upstreams] if pool else []
+        show(running.said, {"event": "synced", "pools": pools}, lambda: "\n".join(
+            f"{service}: {', '.join(pool) or 'no replica is ready: requests are answered 503'}"
+            for service, pool in pools.items()
+        ))  # fmt: skip
