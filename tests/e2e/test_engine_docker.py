@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -68,12 +67,12 @@ def test_a_program_that_does_not_exist_is_a_failed_deploy() -> None:
 
 
 def test_a_port_that_is_taken_is_a_failed_deploy() -> None:
-    with socket.create_server(("0.0.0.0", 0)) as listener:
-        taken = listener.getsockname()[1]
-        with project({"web": {**SLEEPER, "ports": [f"{taken}:80"]}}) as bench:
-            (replica_id,) = bench.docker.create("web", 1, None)
-            with pytest.raises(DeployFailed, match=r"address already in use|port is already allocated"):
-                bench.docker.start(replica_id)
+    with project({"first": {**SLEEPER, "ports": ["80"]}, "web": SLEEPER}) as bench:
+        taken = docker("port", started(bench, "first"), "80").splitlines()[0].rpartition(":")[2]
+        bench.project.write({"web": {**SLEEPER, "ports": [f"{taken}:80"]}})
+        (replica_id,) = bench.docker.create("web", 1, None)
+        with pytest.raises(DeployFailed, match=r"port is already allocated|address already in use"):
+            bench.docker.start(replica_id)
 
 
 def test_a_mount_that_is_missing_is_a_failed_deploy(tmp_path: Path) -> None:
