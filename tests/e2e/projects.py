@@ -4,7 +4,7 @@
         shop.tag("2")
         done = shop.rollout("deploy", "web")
 
-Everything is observed from outside: with the docker program, on the disk, and in what the application itself wrote down.
+Everything is observed from outside: with the docker program, on the disk, and in what the application wrote down.
 Leaving the block asserts that nothing was left behind.
 """
 

@@ -1,0 +1,209 @@
+"""Signals and sudden death of the program at chosen moments, under load: the next run converges and nothing is lost."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.projects import EDGES, Edge, Shop, eventually, running
+from tests.load import Load
+
+pytestmark = [pytest.mark.e2e, pytest.mark.faults]
+
+BOTH = (EDGES[0], EDGES[2])
+BOOT = {"environment": {"BOOT_DELAY": "1.5"}}  # gives the check a length in which it can be interrupted
+
+
+def lossless(shop: Shop, load: Load) -> None:
+    load.wait_for(load.progress()["total"] + 20)
+    report = load.report()
+    assert report.failed == 0, f"{report.describe()}\n{shop.describe()}"
+    assert {line["in_flight"] for line in shop.term_lines()} <= {0}, shop.term_lines()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_before_the_switch_it_is_undone(number: signal.Signals, short_directory: Path) -> None:
+    with running(EDGES[0], short_directory, **BOOT) as shop, shop.load() as load:
+        before = shop.snapshot()
+        shop.tag("2")
+        run = shop.spawn("deploy", "web")
+        run.wait_for("step_started", step="check")
+        run.signal(number)
+        done = run.end()
+        assert done.code == 130, done
+        assert "taking back" in done.err
+        assert shop.snapshot() == before, shop.describe()
+        lossless(shop, load)
+        assert shop.answers() == "1"
+
+
+@pytest.mark.parametrize("edge", BOTH, ids=str)
+def test_after_the_switch_it_is_finished(edge: Edge, short_directory: Path) -> None:
+    with running(edge, short_directory) as shop, shop.load() as load:
+        load.wait_for(20)
+        shop.tag("2")
+        run = shop.spawn("deploy", "web")
+        run.wait_for("step_started", step="drain")
+        run.signal(signal.SIGINT)
+        done = run.end()
+        assert "finished first" in done.err
+        assert done.code == 0, done
+        shop.settled()
+        lossless(shop, load)
+        assert shop.answers() == "2"
+
+
+def test_the_second_signal_leaves_at_once(short_directory: Path) -> None:
+    # the undo stops what ignores SIGTERM, for the whole grace period: there the second signal arrives
+    slow = {"environment": {"BOOT_DELAY": "60", "ON_TERM": "ignore"}, "stop_grace_period": "30s"}
+    with running(EDGES[0], short_directory) as shop, shop.load() as load:
+        before = shop.snapshot()
+        good = (shop.directory / "compose.yaml").read_text()
+        shop.service("web", **slow)
+        run = shop.spawn("deploy", "web")
+        run.wait_for("step_started", step="check")
+        run.signal(signal.SIGINT)
+        run.wait_for("undo_started")
+        run.signal(signal.SIGINT)
+        done = run.end(5)
+        assert done.code == 130, done
+        (shop.directory / "compose.yaml").write_text(good)
+        shop.rollout("deploy", "web")
+        assert shop.snapshot().containers == before.containers, shop.describe()
+        lossless(shop, load)
+
+
+# What is seen to begin, before the program is killed with SIGKILL; and which version must serve after the next run,
+# which is asked for nothing but what it was asked for before.
+MOMENTS = ["start", "check", "switch", "drain", "stop", "remove"]
+
+
+@pytest.mark.parametrize("step", MOMENTS)
+@pytest.mark.parametrize("edge", BOTH, ids=str)
+def test_killed_when_a_step_begins(edge: Edge, step: str, short_directory: Path) -> None:
+    with running(edge, short_directory) as shop, shop.load() as load:
+        load.wait_for(20)
+        shop.tag("2")
+        run = shop.spawn("deploy", "web")
+        run.wait_for("step_started", step=step)
+        run.signal(signal.SIGKILL)
+        assert run.end().code == -signal.SIGKILL
+        again = shop.rollout("deploy", "web")
+        assert "recovering" in again.err, again
+        assert shop.answers() == "2"
+        shop.settled()
+        lossless(shop, load)
+
+
+@pytest.mark.parametrize("edge", BOTH, ids=str)
+def test_killed_again_and_again(edge: Edge, short_directory: Path) -> None:
+    """Each run is killed one step later than the one before it; the last one is left alone."""
+    with running(edge, short_directory, deploy={"update_config": {"parallelism": 1}}) as shop, shop.load() as load:
+        load.wait_for(20)
+        shop.tag("2")
+        for step in ("check", "switch", "drain", "start", "stop"):
+            run = shop.spawn("deploy", "web")
+            try:
+                run.wait_for("step_started", step=step)
+            finally:
+                run.signal(signal.SIGKILL)
+                run.end()
+        shop.rollout("deploy", "web")
+        assert shop.answers() == "2"
+        shop.settled()
+        lossless(shop, load)
+
+
+@pytest.mark.parametrize("edge", BOTH, ids=str)
+def test_killed_while_it_undoes(edge: Edge, short_directory: Path) -> None:
+    health = {"healthy_deadline": "1s"}
+    with running(edge, short_directory) as shop, shop.load() as load:
+        before = shop.snapshot()
+        good = (shop.directory / "compose.yaml").read_text()
+        shop.service("web", environment={"HEALTH": "fail"}, **{"x-rollout": {"health": health}})
+        run = shop.spawn("deploy", "web")
+        run.wait_for("undo_started")
+        run.signal(signal.SIGKILL)
+        run.end()
+        (shop.directory / "compose.yaml").write_text(good)
+        shop.rollout("deploy", "web")
+        assert shop.snapshot().containers == before.containers, shop.describe()
+        shop.settled()
+        lossless(shop, load)
+
+
+def test_sync_finishes_what_was_left(short_directory: Path) -> None:
+    with running(EDGES[2], short_directory) as shop, shop.load() as load:
+        load.wait_for(20)
+        shop.tag("2")
+        run = shop.spawn("deploy", "web")
+        run.wait_for("step_started", step="drain")
+        run.signal(signal.SIGKILL)
+        run.end()
+        shop.rollout("sync")
+        assert shop.answers() == "2"
+        shop.settled()
+        lossless(shop, load)
+
+
+def test_two_at_once_one_wins(short_directory: Path) -> None:
+    with running(EDGES[0], short_directory, **BOOT) as shop, shop.load() as load:
+        shop.tag("2")
+        first = shop.spawn("deploy", "web")
+        first.wait_for("step_started", step="check")
+        second = shop.rollout("deploy", "web", code=3)
+        assert f"pid {first.process.pid}" in second.err
+        assert "deploy" in second.err
+        assert "Traceback" not in second.err
+        assert first.end().code == 0
+        shop.settled()
+        lossless(shop, load)
+
+
+def test_waiting_for_the_lock(short_directory: Path) -> None:
+    with running(EDGES[0], short_directory, **BOOT) as shop:
+        shop.tag("2")
+        first = shop.spawn("deploy", "web")
+        first.wait_for("step_started", step="check")
+        second = shop.rollout("deploy", "web", "--wait-lock", "60s")
+        assert first.end().code == 0
+        assert "nothing to do" in second.out
+        shop.settled()
+
+
+@pytest.mark.parametrize("edge", [EDGES[1], EDGES[2]], ids=str)
+def test_proxy_restarted_between_deploys(edge: Edge, short_directory: Path) -> None:
+    """It starts with what rollout wrote last, on the disk, and the next deploy is like any other."""
+    with running(edge, short_directory) as shop:
+        shop.tag("2")
+        shop.rollout("deploy", "web")
+        shop.compose("restart", "--timeout", "2", "edge")
+        shop.wait_for_edge()
+        eventually(lambda: shop.answers() == "2", "the same version from the restarted proxy")
+        with shop.load() as load:
+            load.wait_for(20)
+            shop.tag("3")
+            shop.rollout("deploy", "web")
+            assert shop.answers() == "3"
+            shop.settled()
+            lossless(shop, load)
+
+
+def test_proxy_killed_while_it_drains(short_directory: Path) -> None:
+    """Its clients are lost with it, and only then: what comes back is right, and the rollout ends well."""
+    with running(EDGES[2], short_directory) as shop:
+        shop.tag("2")
+        with shop.load() as load:
+            load.wait_for(20)
+            run = shop.spawn("deploy", "web")
+            run.wait_for("step_started", step="drain")
+            shop.compose("kill", "edge")
+            code = run.end().code
+            assert code in (0, 5), code
+            shop.compose("start", "edge")
+            shop.wait_for_edge()
+        shop.rollout("deploy", "web")
+        assert shop.answers() == "2"
+        shop.settled()
