@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout.compose import find, words
+from rollout.compose.dependencies import counted, counts_hold, dependencies
 from rollout.compose.document import parse
 from rollout.compose.process import Output, Process
 
@@ -70,6 +71,7 @@ class Compose:
         self._options = options
         self._environment = {k: v for k, v in given.items() if not k.startswith(_PLUGIN_VARIABLES)}
         self._cwd = cwd or str(Path.cwd())
+        self._loaded: LoadedProject | None = None
 
     @cached_property
     def program(self) -> tuple[str, ...]:
@@ -111,20 +113,54 @@ class Compose:
         hashing = self._start([*self.program, *self._hash_flags(), "config", "--hash", "*"], with_input=True)
         return _hashes(hashing.finish(config, LOAD_TIMEOUT))
 
-    def create(self, service: str, total: int, config: str | None = None, *, timeout: float = CREATE_TIMEOUT) -> None:
+    def create(
+        self,
+        service: str,
+        total: int,
+        config: str | None = None,
+        *,
+        others: Mapping[str, int] | None = None,
+        timeout: float = CREATE_TIMEOUT,
+    ) -> None:
         """Have `total` containers of the service, the existing ones (in whatever state) counted: create what is missing
-        without starting it. Nothing else is created, started, recreated, removed, pulled or built.
+        without starting it. Nothing is started, recreated, removed, pulled or built, other services are not touched.
 
+        `config` None: from the user's files as they are now; else from that resolved project. `others` says how many
+        containers, in whatever state, the project's other services have (None: Compose is asked when it matters).
         A `total` below what exists would make Compose remove some: the caller counts under the service's lock.
         A paused or dead container of the service makes Compose fail after creating the new ones.
-        `config` None: from the user's files as they are now; else from that resolved project.
         Raises ImageNotFound, UsageError (no such service), ComposeError, EngineError.
         """
-        self._run("up", service, config, timeout, arguments=[
-            "--no-start", "--no-deps", "--no-recreate", "--no-build", "--pull", "never",
-            "--remove-orphans=false",  # COMPOSE_REMOVE_ORPHANS may say otherwise
-            "--scale", f"{service}={total}", service,
-        ])  # fmt: skip
+        with counts_hold(self.directory) as locks:
+            pinned = self._pinned(service, config, others)
+            self._run("up", service, config, timeout, keep_open=(*locks, *self._keep_open()), arguments=[
+                "--no-start", "--no-recreate", "--no-build", "--pull", "never",
+                "--remove-orphans=false",  # COMPOSE_REMOVE_ORPHANS may say otherwise
+                *(part for name, count in pinned.items() for part in ("--scale", f"{name}={count}")),
+                *(() if pinned else ("--no-deps",)), "--scale", f"{service}={total}", service,
+            ])  # fmt: skip
+
+    def _pinned(self, service: str, config: str | None, others: Mapping[str, int] | None) -> dict[str, int]:
+        needed = dependencies(self._document(service, config), service)
+        if needed and others is None:
+            others = self._count(config)
+        return {name: (others or {}).get(name, 0) for name in needed}
+
+    def _document(self, service: str, config: str | None) -> Mapping[str, Any]:
+        known = self._loaded
+        if config is None:
+            found = known if known and service in (known.document.get("services") or {}) else self.load([service])
+            return found.document
+        return known.document if known and known.config == config else parse(config)
+
+    def _count(self, config: str | None) -> Mapping[str, int]:
+        everything = replace(self._options, profiles=(ALL_PROFILES,))
+        flags = self._flags(everything) if config is None else self._flags_of(config, everything)
+        listing = self._start([*self.program, *flags, "ps", "-a", "--format", "json"], with_input=config is not None)
+        output = listing.finish(config, LOAD_TIMEOUT)
+        if output.code != 0:
+            raise words.config_error(output.stderr)
+        return counted(output.stdout)
 
     def pull(
         self,
@@ -153,11 +189,11 @@ class Compose:
         *,
         arguments: Sequence[str],
         progress: Callable[[str], None] | None = None,
+        keep_open: Sequence[int] = (),
     ) -> None:
-        flags = self._flags(self._options) if config is None else self._flags_of(config)
+        flags = self._flags(self._options) if config is None else self._flags_of(config, self._options)
         argv = [*self.program, *flags, "--ansi", "never", "--progress", "plain", command, *arguments]
-        kept = tuple(self._keep_open()) if command == "up" else ()
-        process = self._start(argv, with_input=config is not None, merge=True, keep_open=kept)
+        process = self._start(argv, with_input=config is not None, merge=True, keep_open=keep_open)
         output = process.stream(config, timeout, progress or _ignore)
         if output.code != 0:
             raise words.command_error(command, service, output.stdout)
@@ -181,7 +217,7 @@ class Compose:
             if hashing:
                 hashing.kill()
             raise
-        return LoadedProject(
+        self._loaded = LoadedProject(
             name=str(document.get("name", "")),
             directory=self.directory,
             config=resolved.stdout,
@@ -190,6 +226,7 @@ class Compose:
             files=self.files,
             warnings=words.warnings(resolved.stderr),
         )
+        return self._loaded
 
     def _start(
         self, argv: Sequence[str], *, with_input: bool = False, merge: bool = False, keep_open: Sequence[int] = ()
@@ -205,12 +242,12 @@ class Compose:
         flags += [part for file in options.env_files for part in ("--env-file", file)]
         return flags + [part for profile in options.profiles for part in ("--profile", profile)]
 
-    def _flags_of(self, config: str) -> list[str]:
+    def _flags_of(self, config: str, options: Options) -> list[str]:
         # the name is passed on: COMPOSE_PROJECT_NAME would win over the one in the text
         resolved = replace(
-            self._options,
+            options,
             files=("-",),
-            project_name=_project_name(config) or self._options.project_name,
+            project_name=_project_name(config) or options.project_name,
             project_directory=self.directory,
         )
         return self._flags(resolved)
