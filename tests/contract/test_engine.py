@@ -5,6 +5,7 @@ An implementation joins by a `Bench` and a line in BENCHES. What only the real e
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -16,6 +17,8 @@ from rollout.ports import Clock, Engine, Images
 from rollout.waiting import wait_for
 from tests.contract.docker_bench import DockerBench
 from tests.contract.fake_bench import FakeBench
+
+KEPT = f"rollout-contract/kept-{os.getpid()}:1"
 
 
 class Bench(Protocol):
@@ -244,14 +247,14 @@ def test_an_unknown_image_has_no_id(bench: Bench) -> None:
 def test_a_tag_is_another_name_of_the_same_image(bench: Bench) -> None:
     image_id = bench.images.image_id(bench.image)
     assert image_id is not None
-    bench.images.tag(image_id, "rollout-contract/kept:1")
+    bench.images.tag(image_id, KEPT)
     try:
-        bench.images.tag(image_id, "rollout-contract/kept:1")
-        assert bench.images.image_id("rollout-contract/kept:1") == image_id
+        bench.images.tag(image_id, KEPT)
+        assert bench.images.image_id(KEPT) == image_id
         assert bench.images.image_id(image_id) == image_id
-        assert bench.images.tags("rollout-contract/kept:") == ["rollout-contract/kept:1"]
+        assert bench.images.tags(KEPT.removesuffix("1")) == [KEPT]
     finally:
-        bench.images.untag("rollout-contract/kept:1")
-    bench.images.untag("rollout-contract/kept:1")
-    assert bench.images.tags("rollout-contract/kept:") == []
+        bench.images.untag(KEPT)
+    bench.images.untag(KEPT)
+    assert bench.images.tags(KEPT.removesuffix("1")) == []
     assert bench.images.image_id(bench.image) == image_id
