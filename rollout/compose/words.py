@@ -83,6 +83,9 @@ def command_error(what: str, service: str, output: str) -> RolloutError:
     if what == "up" and _NO_IMAGE.search(message):
         hint = "pull it (`--pull missing`) or build it (`--build`)"
         return ImageNotFound(f"the image of {service} is not here: {message}", hint=hint)
+    if "cannot start a paused container" in message:
+        hint = f"`docker unpause` or remove the paused container of {service} or of what it depends on"
+        return ComposeError(f"Compose will not create beside a paused container: {message}", hint=hint)
     doing = {"up": "create a container of", "build": "build"}.get(what, what)
     return ComposeError(f"Compose could not {doing} {service}: {message}", details=details)
 

@@ -130,7 +130,7 @@ def _health(section: Any, raw: Raw, place: Place, faults: Faults) -> HealthCheck
     values.setdefault("healthy_deadline", _deadline(docker, values))
     if docker is not None:
         values.setdefault("start_period", _compose_seconds(docker.get("start_period"), 0.0))
-    return HealthCheck(docker=docker is not None, **values)
+    return HealthCheck(docker=bool(docker and docker.get("test")), **values)
 
 
 def _deadline(docker: Raw | None, values: Mapping[str, Any]) -> float:
@@ -141,6 +141,8 @@ def _deadline(docker: Raw | None, values: Mapping[str, Any]) -> float:
 
 
 def _docker_check(raw: Raw) -> Raw | None:
+    """Compose's `healthcheck` unless it is turned off. Without a `test` it is the image's own, if that has one: only
+    the container can tell."""
     check = raw.get("healthcheck")
     if not check or check.get("disable") or check.get("test") in (["NONE"], "NONE"):
         return None

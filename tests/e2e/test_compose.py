@@ -356,6 +356,44 @@ def test_an_image_that_is_not_here_creates_nothing(bench: Bench) -> None:
     assert not bench.containers()
 
 
+def test_a_paused_container_is_named_as_what_is_in_the_way(bench: Bench) -> None:
+    bench.write(STACK)
+    compose = bench.compose()
+    compose.create("absent", 1)
+    compose.create("db", 1)
+    (paused,) = bench.containers("db")
+    docker("start", paused)
+    docker("pause", paused)
+    try:
+        with pytest.raises(ComposeError, match="paused") as failed:
+            compose.create("db", 2)
+        assert "docker unpause" in failed.value.hint
+        assert bench.containers()[paused] == "paused"
+    finally:
+        docker("unpause", paused)
+
+
+def test_dependencies_keep_their_number_whatever_the_file_says_of_it(bench: Bench) -> None:
+    bench.write(f"""
+        services:
+          db: {{ image: "{APP}:1", {SLEEP}, deploy: {{ replicas: 2 }} }}
+          api: {{ image: "{APP}:1", {SLEEP}, depends_on: [db] }}
+          web: {{ image: "{APP}:1", {SLEEP}, depends_on: {{ api: {{ condition: service_started }} }} }}
+    """)
+    compose = bench.compose()
+    loaded = compose.load()
+    compose.create("db", 3)
+    before = bench.containers()
+    compose.create("web", 2)
+    compose.create("web", 3, loaded.config)
+    assert bench.containers("db") == before
+    assert not bench.containers("api")
+    assert len(bench.containers("web")) == 3
+    labels = [bench.labels(container) for container in bench.containers("web")]
+    assert {label["config-hash"] for label in labels} == {loaded.hashes["web"]}
+    assert {label["depends_on"] for label in labels} == {"api:service_started:false"}
+
+
 def test_a_registry_that_cannot_be_reached_is_told_in_its_words(bench: Bench) -> None:
     bench.write("services: { web: { image: '127.0.0.1:9/none:1' } }\n")
     lines: list[str] = []

@@ -173,6 +173,12 @@ def test_a_disabled_healthcheck_is_none(directory: Path, check: Any) -> None:
     assert health.implied
 
 
+def test_a_healthcheck_without_a_test_may_be_the_images_and_still_gives_the_times(directory: Path) -> None:
+    health = web(directory, healthcheck={"interval": "1m0s", "start_period": "10s"}).health
+    assert not health.docker, "only the container can tell"
+    assert (health.start_period, health.healthy_deadline) == (10, 10 + 4 * 90)
+
+
 @pytest.mark.parametrize(
     ("check", "deadline"),
     [
