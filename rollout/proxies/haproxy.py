@@ -22,7 +22,7 @@ from rollout.proxies.haproxy_changes import Command, admit, leftovers, not_servi
 from rollout.proxies.haproxy_check import test_candidate
 from rollout.proxies.haproxy_config import ConfigDirectory, ServerLine, encode, server_lines, structure
 from rollout.proxies.haproxy_lint import lint
-from rollout.proxies.haproxy_socket import Refused, Server, Worker
+from rollout.proxies.haproxy_socket import Refused, Server, Silent, Worker
 from rollout.proxies.haproxy_sockets import Sockets, command_line, config_lines, find_sockets
 from rollout.proxies.render import Templates, checked_pool
 from rollout.waiting import DeadlinePassed, wait_for
@@ -101,11 +101,10 @@ class HAProxy:
 
     def forget(self, service: str, upstreams: Sequence[Upstream]) -> None:
         # a proxy that is gone keeps nothing; one that is back loaded the file without them
-        with contextlib.suppress(ProxyUnreachable), self._found_anew():
-            with self._exclusively():
-                live = self._reach().runtime.servers(service) or {}
-                idle = leftovers(server_lines(self._files.read(service) or ""), live)
-                self._delete(service, [u.name for u in upstreams if u.name in idle], live)
+        with contextlib.suppress(ProxyUnreachable), self._found_anew(), self._exclusively():
+            live = self._reach().runtime.servers(service) or {}
+            idle = leftovers(server_lines(self._files.read(service) or ""), live)
+            self._delete(service, [u.name for u in upstreams if u.name in idle], live)
 
     def mark(self, service: str) -> str:
         with self._found_anew():
@@ -218,6 +217,12 @@ class HAProxy:
         log = sockets.master.reload()
 
         def live() -> bool | None:
+            try:
+                return serving()
+            except ProxyUnreachable:  # between two workers
+                return None
+
+        def serving() -> bool | None:
             new, old = sockets.runtime.worker(), sockets.master.worker(former.pid)
             if new.pid == former.pid or new.stopping or (old and not old.stopping):
                 return None
@@ -269,7 +274,11 @@ class HAProxy:
         master = self._reach().master
         busy, connections, workers = [], 0, master.workers()
         for pid in workers:
-            servers = master.servers(pid, service) or {}
+            try:
+                servers = master.servers(pid, service) or {}
+            except Silent:
+                busy.append(pid)
+                continue
             known = [servers[name] for name in names & servers.keys()]
             if any(s.in_flight or not s.in_maintenance for s in known):
                 busy.append(pid)

@@ -18,6 +18,8 @@ from rollout.waiting import DeadlinePassed, wait_for
 
 ANSWER_LIMIT = 64 * 1024 * 1024  # bytes; all servers of 5000 backends are 3 MB
 TIMEOUT = 5.0
+WORKER_TIMEOUT = 0.5
+MASTER_PATIENCE = 2.0
 RELOAD_TIMEOUT = 60.0  # a port that is taken is retried by HAProxy for 2 s, large maps and certificates take their time
 
 _WORKER = re.compile(r"(?P<pid>\d+)\s+worker\s", re.ASCII)
@@ -162,8 +164,16 @@ class Runtime:
             raise Refused(answer or f"no answer to {command!r}")
 
 
+class Silent(ProxyUnreachable):
+    """One worker does not answer; it may be ending, hanging, or starting."""
+
+
 class Master:
-    """The master socket (`-S`): reload, and every worker, old ones included."""
+    """The master socket (`-S`): reload, and every worker, old ones included.
+
+    A reload executes the master anew: for some milliseconds its socket is refused or reset, and a worker that ends is
+    reported as alive, does not answer, or cannot be connected. What only reads is asked again until that is settled.
+    """
 
     def __init__(self, control: ControlSocket, clock: Clock) -> None:
         self.address = control.address
@@ -172,22 +182,20 @@ class Master:
 
     def workers(self) -> list[int]:
         """Pids of all live workers. A title says nothing: after a refused reload 3.2 calls the serving one old."""
-        answer = self._control.ask("show proc")
-        if not answer.startswith("#<PID>"):
-            raise nonsense("show proc", answer)
-        return [int(found["pid"]) for line in answer.splitlines() if (found := _WORKER.match(line))]
+        return [int(found["pid"]) for line in self._processes() if (found := _WORKER.match(line))]
 
     def worker(self, pid: int) -> Worker | None:
-        """That worker, None when it is gone."""
-        answer = self._control.ask(f"@!{pid} show info")
-        return None if _no_such_process(answer) else parse_info(answer)
+        """That worker, None when it is gone. Raises Silent."""
+        answer = self._of(pid, "show info")
+        return None if answer is None else parse_info(answer)
 
     def servers(self, pid: int, backend: str | None) -> dict[str, Server] | None:
-        """As `Runtime.servers`, as that worker knows them (`backend` None: of all); empty when it is gone."""
+        """As `Runtime.servers`, as that worker knows them (`backend` None: of all); empty when it is gone. Raises
+        Silent."""
 
         def ask(command: str) -> str:
-            answer = self._control.ask(f"@!{pid} {command}")
-            if _no_such_process(answer):
+            answer = self._of(pid, command)
+            if answer is None:
                 raise _Gone
             return answer
 
@@ -196,10 +204,43 @@ class Master:
         except _Gone:
             return {}
 
+    def _of(self, pid: int, command: str) -> str | None:
+        def attempt() -> tuple[str | None] | None:
+            try:
+                answer = self._control.ask(f"@!{pid} {command}", WORKER_TIMEOUT)
+            except ProxyUnreachable:
+                answer = ""
+            if answer and not answer.startswith(("Can't find the target PID", "Can't connect to the target CLI")):
+                return (answer,)
+            return (None,) if pid not in self.workers() else None
+
+        try:
+            return wait_for(self._clock, attempt, timeout=TIMEOUT, longest=0.05)[0]
+        except DeadlinePassed:
+            raise Silent(f"HAProxy's worker {pid} does not answer") from None
+
+    def _processes(self) -> list[str]:
+        def attempt() -> str | None:
+            try:
+                return self._control.ask("show proc")
+            except ProxyUnreachable:
+                return None
+
+        try:
+            answer = wait_for(self._clock, attempt, timeout=MASTER_PATIENCE, longest=0.05)
+        except DeadlinePassed:
+            answer = self._control.ask("show proc")
+        if not answer.startswith("#<PID>"):
+            raise nonsense("show proc", answer)
+        return answer.splitlines()
+
     def reload(self) -> list[str]:
         """Load the configuration in new workers and wait for the verdict; HAProxy's log lines. Raises ProxyRejected."""
         before = self._reloads()
-        answer = self._control.ask("reload", RELOAD_TIMEOUT)
+        try:
+            answer = self._control.ask("reload", RELOAD_TIMEOUT)
+        except ProxyUnreachable:  # before 2.7 the connection may be reset; if nothing was begun, that is seen below
+            answer = ""
         if not answer.strip():  # before 2.7 it says nothing and works on
             return self._await_reload(before)
         verdict, _, log = answer.partition("\n--\n")
@@ -216,7 +257,7 @@ class Master:
         def finished() -> tuple[int, int] | None:
             try:
                 now = self._reloads()
-            except ProxyUnreachable:  # the master executes itself anew: its socket is gone for some milliseconds
+            except ProxyUnreachable:  # still loading: a port that is taken is tried for seconds
                 return None
             return now if now != before else None
 
@@ -229,11 +270,11 @@ class Master:
         return []
 
     def _reloads(self) -> tuple[int, int]:
-        answer = self._control.ask("show proc")
-        for line in answer.splitlines():
+        lines = self._processes()
+        for line in lines:
             if found := _MASTER.match(line):
                 return int(found["reloads"]), int(found["failed"] or 0)
-        raise nonsense("show proc", answer)
+        raise nonsense("show proc", "\n".join(lines))
 
 
 def parse_info(answer: str) -> Worker:
@@ -295,10 +336,6 @@ def _servers(ask: Callable[[str], str], backend: str) -> dict[str, Server] | Non
         if (words := line.split())[1:2] == [backend] and words[0].isdigit():
             return parse_servers(ask(f"show stat {words[0]} 4 -1"))
     return {}
-
-
-def _no_such_process(answer: str) -> bool:
-    return answer.startswith("Can't find the target PID")
 
 
 def nonsense(command: str, answer: str) -> ProxyUnreachable:

@@ -7,14 +7,14 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
 
 from rollout.clock import SystemClock
 from rollout.engines.docker import Connection, ContainerProcess
-from rollout.model import ProxySettings, ProxyType, Upstream
+from rollout.model import Pool, ProxySettings, ProxyType, Upstream
 from rollout.ports import ProxyProcess
 from rollout.proxies.haproxy import HAProxy
 
@@ -62,12 +62,10 @@ class Edge:
     ip: str
     process: ProxyProcess
 
-    @property
-    def settings(self) -> ProxySettings:
-        return ProxySettings(ProxyType.HAPROXY, str(self.directory / "rollout.d"), container=self.name)
-
-    def adapter(self) -> HAProxy:
-        return HAProxy(self.settings, self.process, SystemClock(), str(self.directory / "lock"))
+    def adapter(self, templates: str = "") -> HAProxy:
+        config = str(self.directory / "rollout.d")
+        settings = ProxySettings(ProxyType.HAPROXY, config, container=self.name, templates=templates)
+        return HAProxy(settings, self.process, SystemClock(), str(self.directory / "lock"))
 
     def file(self, service: str) -> Path:
         return self.directory / "rollout.d" / f"{service}.cfg"
@@ -96,9 +94,9 @@ class Edge:
 class Client:
     """A raw HTTP/1.1 client on one connection, opened now."""
 
-    def __init__(self, ip: str, host: str) -> None:
+    def __init__(self, ip: str, host: str, port: int = 80) -> None:
         self.host = host
-        self.connection = socket.create_connection((ip, 80), timeout=20)
+        self.connection = socket.create_connection((ip, port), timeout=20)
         self.received = b""
 
     def __enter__(self) -> Self:
@@ -113,6 +111,13 @@ class Client:
 
     def answer(self) -> str:
         """The answering app's version; the status when it is not 200; what happened when there is none."""
+        status, headers, _ = self._response()
+        return headers["x-version"] if status == "200" else status
+
+    def body(self) -> bytes:
+        return self._response()[2]
+
+    def _response(self) -> tuple[str, dict[str, str], bytes]:
         head, _, body = self._until(b"\r\n\r\n").partition(b"\r\n\r\n")
         lines = head.decode().split("\r\n")
         headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in lines[1:])}
@@ -123,8 +128,8 @@ class Client:
         else:
             while len(self.received) < int(headers.get("content-length", 0)):
                 self._more()
-        self.received = b""
-        return headers["x-version"] if status == "200" else status
+        body, self.received = self.received, b""
+        return status, headers, body
 
     def _until(self, mark: bytes) -> bytes:
         while mark not in self.received:
@@ -139,7 +144,14 @@ class Client:
 
 
 @contextlib.contextmanager
-def running_edge(version: str, directory: Path, config: str = CONFIG) -> Iterator[Edge]:
+def running_edge(
+    version: str,
+    directory: Path,
+    config: str = CONFIG,
+    *,
+    initial: Sequence[Pool] = (),
+    sockets: Sequence[str] = ("admin", "master"),
+) -> Iterator[Edge]:
     name = f"rollout-hap-{uuid.uuid4().hex[:8]}"
     for inner in ("run", "rollout.d"):
         (directory / inner).mkdir(parents=True)
@@ -151,23 +163,23 @@ def running_edge(version: str, directory: Path, config: str = CONFIG) -> Iterato
         "/etc/haproxy": str(directory / "main"),
     }
     volumes = [word for inside, here in mounts.items() for word in ("-v", f"{here}:{inside}")]
-    docker("run", "-d", "--name", name, *volumes, f"rollout-test/haproxy:{version}")
     connection = Connection(SystemClock())
+    edge = Edge(version, directory, name, "", ContainerProcess(connection, "", container=name))
+    edge.adapter().write_initial(initial)
+    docker("run", "-d", "--name", name, *volumes, f"rollout-test/haproxy:{version}")
     try:
-        ip = docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", name)
-        edge = Edge(version, directory, name, ip, ContainerProcess(connection, "", container=name))
-        eventually(lambda: (directory / "run" / "admin.sock").exists() or None)
-        eventually(lambda: _answers(edge))
+        edge.ip = docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", name)
+        eventually(lambda: all(_answers(edge, name) for name in sockets) or None)
         yield edge
     finally:
         connection.close()
         docker("rm", "-f", "-v", name)
 
 
-def _answers(edge: Edge) -> str | None:
+def _answers(edge: Edge, name: str) -> bool:
     with contextlib.suppress(OSError):
-        return (edge.ask("show proc", "master") and edge.ask("show info")) or None
-    return None
+        return bool(edge.ask("show version", name))
+    return False
 
 
 @contextlib.contextmanager
