@@ -67,10 +67,12 @@ def wire(
     *,
     environ: Mapping[str, str] | None = None,
     keeps_state: bool = True,
+    meanwhile: Callable[[], object] = bool,
 ) -> Iterator[Wired]:
     """Load the project and make its ports; closed at the end of the block. `wanted` are services named by the user.
 
-    `keeps_state` False: for commands that only look; then nothing is created, not even the state directory.
+    `keeps_state` False: for commands that only look; then nothing is created, not even the state directory. `meanwhile`
+    is called while Compose works.
     Raises SpecError, UsageError, ComposeError, EngineError, StateError.
     """
     environ = os.environ if environ is None else environ
@@ -79,7 +81,7 @@ def wire(
 
     compose = Compose(options, environment=environ, keep_open=held_fds)
     connection = Connection(clock, environ)
-    loaded = compose.load(wanted, meanwhile=lambda: _warm_up(connection))
+    loaded = compose.load(wanted, meanwhile=lambda: _warm_up(connection, meanwhile))
     project = _read(loaded, wanted, emit)
     state = StateDirectory.of(loaded.directory, environ)
     if keeps_state:
@@ -93,7 +95,7 @@ def wire(
             connection.close()
 
 
-def _warm_up(connection: Connection) -> None:
+def _warm_up(connection: Connection, meanwhile: Callable[[], object]) -> None:
     """Spend the time that Compose takes: connect to the engine aside, import what comes next here."""
     threading.Thread(target=_connect, args=(connection,), name="engine", daemon=True).start()
     from rollout import spec
@@ -105,6 +107,8 @@ def _warm_up(connection: Connection) -> None:
     import rollout.journal
     import rollout.proxies.haproxy
     import rollout.proxies.nginx  # noqa: F401
+
+    meanwhile()
 
 
 def _connect(connection: Connection) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rollout.cli.options import global_options
-from rollout.cli.output import show
 from rollout.cli.session import Session, session
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def command(ctx: click.Context, services: tuple[str, ...]) -> int:
         found = [*wired.findings(services), *_proxy_findings(wired, services)]
         errors = sum(f.severity is Severity.ERROR for f in found)
         data = {"ok": not errors, **dict(parts), "findings": [_as_json(f) for f in found]}
-        show(running.said, data, lambda: _text(running, parts, found))
+        running.show(data, lambda: _text(running, parts, found))
         return 2 if errors else 0
 
 

@@ -87,10 +87,12 @@ def deploy(running: Session, wanted: Sequence[str], wishes: Wishes) -> None:
 
 
 def with_findings(running: Session, wired: Wired, found: Sequence[Finding] = ()) -> Sink:
-    """The report, with what the proxy's configuration would lose (and `found`) as warnings."""
+    """The report, with what the proxy's configuration would lose (and `found`) as warnings, and replicas by name."""
+    from rollout.report.naming import Naming
     from rollout.report.relay import Relay
 
-    return Relay(running.report, lambda: [*found, *wired.proxy.findings()])
+    relay = Relay(running.report, lambda: [*found, *wired.proxy.findings()])
+    return relay if running.said.json else Naming(relay, wired.ports.engine.replicas)
 
 
 def roll(running: Session, wired: Wired, service: str, request: Request, emit: Sink) -> None:

@@ -50,7 +50,8 @@ def _usage(error: click.ClickException) -> UsageError:
 def _as_text(error: RolloutError, said: Globals) -> None:
     color = colors(sys.stderr, said)
     head = click.style("error:", fg="red", bold=True) if color else "error:"
-    lines = [f"{head} {error.message}", *(f"  {line}" for detail in error.details for line in detail.splitlines())]
+    details = [line for detail in error.details for line in detail.splitlines() if line not in error.message]
+    lines = [f"{head} {error.message}", *(f"  {line}" for line in details)]
     lines += [f"  {note}" for note in getattr(error, "__notes__", ())]
     if error.hint:
         lines.append(f"{click.style('hint:', bold=True) if color else 'hint:'} {error.hint}")

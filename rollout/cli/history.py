@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rollout.cli.moments import moment
 from rollout.cli.options import global_options
-from rollout.cli.output import moment, show
 from rollout.cli.session import session
 from rollout.cli.terminal import table
 
@@ -25,7 +25,7 @@ def command(ctx: click.Context, service: str | None, limit: int) -> None:
     wanted = (service,) if service else ()
     with session(ctx) as running, running.project(wanted, looks_only=True) as wired:
         records = wired.ports.journal.history(service, limit)
-        show(running.said, [_as_json(r) for r in records], lambda: _text(records))
+        running.show([_as_json(r) for r in records], lambda: _text(records))
 
 
 def _as_json(record: RolloutRecord) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -43,6 +43,7 @@ def _option(*names: str, **attributes: Any) -> Callable[[F], F]:
     return click.option(*names, expose_value=False, callback=_keep, **attributes)
 
 
+_VERBOSE = "Say more; with a traceback for a fault of rollout's own."
 _OPTIONS = (
     _option("-f", "--file", "files", multiple=True, metavar="FILE", help="Compose file; may be given more than once."),
     _option("-p", "--project-name", metavar="NAME", help="Project name."),
@@ -51,13 +52,25 @@ _OPTIONS = (
     _option("--profile", "profiles", multiple=True, metavar="NAME", help="Profile to enable."),
     _option("--json", is_flag=True, help="JSON on standard output."),
     _option("-q", "--quiet", is_flag=True, help="Say only what went wrong, and the outcome."),
-    _option("-v", "--verbose", is_flag=True, help="Say more; with a traceback for a fault of rollout's own."),
+    _option("-v", "--verbose", is_flag=True, help=_VERBOSE),
     _option("--no-color", is_flag=True, help="No colors (also: NO_COLOR=1)."),
 )
 
 
+# docker-rollout's -v is its version
+_OPTIONS_OF_PLUGIN = (*_OPTIONS[:-2], _option("--verbose", is_flag=True, help=_VERBOSE), _OPTIONS[-1])
+
+
 def global_options(command: F) -> F:
-    for option in reversed(_OPTIONS):
+    return _with(command, _OPTIONS)
+
+
+def plugin_options(command: F) -> F:
+    return _with(command, _OPTIONS_OF_PLUGIN)
+
+
+def _with(command: F, options: Sequence[Callable[[F], F]]) -> F:
+    for option in reversed(options):
         command = option(command)
     return command
 

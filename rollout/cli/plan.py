@@ -9,7 +9,6 @@ import click
 
 from rollout.cli.deploy import STRATEGIES, with_strategy
 from rollout.cli.options import global_options
-from rollout.cli.output import show
 from rollout.cli.session import Session, session
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def command(
             wired.override(name, with_strategy(strategy))
         preflight.refuse(wired.findings(names))
         plans = [_one(wired, name, force, show_secrets) for name in names]
-        show(running.said, plans, lambda: "\n\n".join(_text(running, p) for p in plans))
+        running.show(plans, lambda: "\n\n".join(_text(running, p) for p in plans))
 
 
 def _one(wired: Wired, service: str, force: bool, show_secrets: bool) -> dict[str, Any]:

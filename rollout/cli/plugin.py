@@ -13,7 +13,7 @@ import click
 from rollout import __version__
 from rollout.cli import run
 from rollout.cli.deploy import Wishes, deploy
-from rollout.cli.options import global_options
+from rollout.cli.options import plugin_options
 from rollout.cli.program import VERBS, program
 from rollout.cli.session import session
 
@@ -39,7 +39,7 @@ def plugin(argv: Sequence[str]) -> int:
         return 0
     ours = _docker_flags_taken(list(argv))
     word = _first_word(ours)
-    if word in VERBS or (word is None and not {"-v", "--version"} & set(ours)):
+    if word in VERBS or (word is None and set(ours) <= {"-h", "--help"}):
         return run(program, ours, "docker rollout")
     return run(compatible, ours, "docker rollout")
 
@@ -52,7 +52,7 @@ def plugin(argv: Sequence[str]) -> int:
 @click.option("-w", "--wait", type=float, metavar="SECONDS", help="Time to stay up where there is no health check.")
 @click.option("--wait-after-healthy", type=float, metavar="SECONDS", help="Time to stay healthy before taking traffic.")
 @click.option("--pre-stop-hook", metavar="COMMAND", help="Not supported: see below.")
-@global_options
+@plugin_options
 @click.version_option(__version__, "-v", "--version", message="rollout %(version)s")
 @click.pass_context
 def compatible(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from rollout.cli.options import global_options
-from rollout.cli.output import show
 from rollout.cli.session import session
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def command(ctx: click.Context) -> None:
         write_initial(wired)
         now = _contents(directory)
         written = sorted(path for path, text in now.items() if before.get(path) != text)
-        show(running.said, {"directory": str(directory), "written": written}, lambda: _text(directory, written))
+        running.show({"directory": str(directory), "written": written}, lambda: _text(directory, written))
 
 
 def write_initial(wired: Wired) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -38,9 +39,20 @@ class Session:
         options = Options(
             tuple(said.files), said.project_name, said.project_directory, tuple(said.env_files), tuple(said.profiles)
         )
-        with wire(options, wanted, self.clock, self.report, keeps_state=not looks_only) as wired:
+        live = terminal.style(said).live and not looks_only
+
+        def draw_soon() -> None:
+            if live:
+                import rich.live  # noqa: F401
+
+        with wire(options, wanted, self.clock, self.report, keeps_state=not looks_only, meanwhile=draw_soon) as wired:
             wired.ports = replace(wired.ports, lock=_Guarding(wired.ports.lock, self.interruption))
             yield wired
+
+    def show(self, data: Any, text: Callable[[], str], indent: int | None = 2) -> None:
+        """The command's result: `data` with --json, else what `text` makes of it."""
+        self.report.close()
+        click.echo(json.dumps(data, indent=indent) if self.said.json else text())
 
     def stop_if_interrupted(self, left: Sequence[str]) -> None:
         """Between two services. Raises Interrupted."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rollout.cli.moments import moment
 from rollout.cli.options import global_options
-from rollout.cli.output import moment, show
 from rollout.cli.session import session
 from rollout.cli.terminal import table
 
@@ -30,7 +30,7 @@ def command(ctx: click.Context, services: tuple[str, ...]) -> None:
             "proxy": {"type": wired.project.proxy.type.value, "where": wired.process.describe(), **_proxy(wired)},
             "services": [service_status(wired, name) for name in names],
         }
-        show(running.said, found, lambda: _text(found))
+        running.show(found, lambda: _text(found))
 
 
 def service_status(wired: Wired, service: str) -> dict[str, Any]:
@@ -112,10 +112,9 @@ def _service_text(one: dict[str, Any]) -> str:
     if one["warm"]:
         lines.append(f"  revision {one['warm']['revision']} is kept warm until {moment(one['warm']['until'])}")
     if left := one["unfinished"]:
-        lines.append(
-            f"  unfinished: rollout {left['rollout']} ({left['what']} of revision {left['revision']}), {left['state']}, begun "
-            f"{moment(left['since'])}: the next deploy or `rollout sync` sees to it"
-        )
+        what = f"rollout {left['rollout']} ({left['what']} of revision {left['revision']})"
+        since = f"{left['state']} since {moment(left['since'])}"
+        lines.append(f"  unfinished: {what}, {since}; `rollout sync` or the next deploy sees to it")
     if one["lock"]:
         lines.append(f"  locked: {lock_text(one['lock'])}")
     return "\n".join(lines)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from rollout.cli.options import as_seconds, global_options
-from rollout.cli.output import show
 from rollout.cli.session import session
 
 
@@ -24,13 +21,15 @@ def command(ctx: click.Context, services: tuple[str, ...], wait_lock: float) -> 
     with session(ctx) as running, running.project(services) as wired:
         from rollout.controller import sync_once
 
-        pools: dict[str, Any] = {}
+        pools: dict[str, list[str]] = {}
         for service in services or tuple(wired.project.services):
             running.stop_if_interrupted([service])
             sync_once(wired.ports, wired.project.services[service], running.report, wait_lock=wait_lock)
             pool = wired.ports.proxy.pool(service)
             pools[service] = [u.address for u in pool.upstreams] if pool else []
-        show(running.said, {"event": "synced", "pools": pools}, lambda: "\n".join(
-            f"{service}: {', '.join(pool) or 'no replica is ready: requests are answered 503'}"
-            for service, pool in pools.items()
-        ))  # fmt: skip
+        running.show({"event": "synced", "pools": pools}, lambda: _text(pools), indent=None)  # the last of its events
+
+
+def _text(pools: dict[str, list[str]]) -> str:
+    nothing = "no replica is ready: requests are answered 503"
+    return "\n".join(f"{service}: {', '.join(pool) or nothing}" for service, pool in pools.items())

@@ -25,6 +25,7 @@ class LinesReport:
         self._style, self._results, self._progress, self._clock = style, results, progress, clock
         self._lock = threading.Lock()
         self._last_progress = ("", 0.0)
+        self._reason = ""  # told already, by the step that failed
 
     def __call__(self, event: events.Event) -> None:
         with self._lock:
@@ -60,7 +61,10 @@ class LinesReport:
         # the local time zone: what the reader's clock, and the other lines of the same log, say
         at = datetime.fromtimestamp(self._clock.wall()).astimezone().strftime("%H:%M:%S")
         prefix = f"{at} {event.service}: " if event.service else f"{at} "
-        lines = [said(event)]
+        if isinstance(event, events.StepFailed):
+            self._reason = event.reason
+        told = isinstance(event, events.UndoStarted) and event.reason == self._reason
+        lines = ["undoing" if told else said(event)]
         if isinstance(event, events.RolloutStarted | events.UndoStarted) and self._style.verbose:
             lines += [f"  step {number}: {text}" for number, text in enumerate(event.steps, 1)]
         if isinstance(event, events.StepFailed):

@@ -93,6 +93,8 @@ class LiveReport:
     def _draw(self) -> RenderableType:
         screen = self._screen
         table = Table.grid(padding=(0, 1))
+        for justify in ("left", "left", "left", "right"):
+            table.add_column(justify=justify)
         for row in screen.visible(max(6, self._console.height - 6)):
             table.add_row(" ", self._mark(row), row.text, Text(self._time(row), "dim"))
             for line in row.lines():

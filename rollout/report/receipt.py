@@ -38,9 +38,9 @@ def outcome(receipt: Receipt) -> str:
     if receipt.outcome == "deployed":
         verb = "rolled back to" if receipt.what == "rollback" else "deployed"
         return f"{receipt.service}: {verb} revision {receipt.revision}{was} in {took}, {_losses(receipt)}"
-    serves = f"; revision {receipt.previous} serves as before" if receipt.previous is not None else ""
+    serves = f", revision {receipt.previous} serves as before" if receipt.previous is not None else ""
     what = {"interrupted": "interrupted", "undone": "not deployed"}.get(receipt.outcome, receipt.outcome)
-    line = f"{receipt.service}: {what}: revision {receipt.revision} was taken back in {took}{serves}"
+    line = f"{receipt.service}: {what} after {took}: revision {receipt.revision} was taken back{serves}"
     return f"{line}, {_losses(receipt)}" if receipt.failed_requests or receipt.cut else line
 
 

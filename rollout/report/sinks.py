@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
 from rollout.events import Event
 from rollout.ports import Clock
+
+LOADING = "reading the Compose project …"
+ERASE = "\r\x1b[K"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +45,43 @@ def report_for(style: Style, results: TextIO, progress: TextIO, clock: Clock) ->
 
         return JsonReport(results)
     if style.live and not style.quiet:
-        from rollout.report.live import LiveReport
-
-        return LiveReport(style, results, progress, clock)
+        return LiveLater(style, results, progress, clock)
     from rollout.report.lines import LinesReport
 
     return LinesReport(style, results, progress, clock)
+
+
+class LiveLater:
+    """The live view, whose library takes a while to import: until the first event there is a line that says so."""
+
+    def __init__(self, style: Style, results: TextIO, progress: TextIO, clock: Clock) -> None:
+        self._style, self._results, self._progress, self._clock = style, results, progress, clock
+        self._report: Report | None = None
+        self._lock = threading.Lock()
+        self._write(LOADING)
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            if self._report is None:
+                from rollout.report.live import LiveReport
+
+                self._write(ERASE)
+                self._report = LiveReport(self._style, self._results, self._progress, self._clock)
+        self._report(event)
+
+    def interrupting(self, text: str) -> None:
+        if self._report is None:
+            os.write(2, f"{text}\n".encode())
+        else:
+            self._report.interrupting(text)
+
+    def close(self) -> None:
+        if self._report is not None:
+            self._report.close()
+        else:
+            self._write(ERASE)
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError):
+            self._progress.write(text)
+            self._progress.flush()
