@@ -84,7 +84,10 @@ def _proxy(document: Mapping[str, Any], directory: str, faults: Faults) -> Proxy
     from rollout.spec.sections import ProjectSection, given
 
     if KEY not in document:
-        hint = f"add {KEY}: {{ proxy: {{ type: nginx, service: edge, config: ./edge/rollout.d }} }} at the top level"
+        hint = (
+            f"add {KEY}: {{ proxy: {{ type: nginx, service: edge, config: ./edge/rollout.d }} }} at the top level of the "
+            "main file: Compose drops that of an included one"
+        )
         faults.add((KEY,), "is missing: rollout does not know the proxy", hint)
         return None
     section = validate(ProjectSection, document[KEY], (KEY,), faults)
