@@ -85,8 +85,8 @@ def _proxy(document: Mapping[str, Any], directory: str, faults: Faults) -> Proxy
 
     if KEY not in document:
         hint = (
-            f"add {KEY}: {{ proxy: {{ type: nginx, service: edge, config: ./edge/rollout.d }} }} at the top level of the "
-            "main file: Compose drops that of an included one"
+            f"add {KEY}: {{ proxy: {{ type: nginx, service: edge, config: ./edge/rollout.d }} }} at the top level of "
+            "the main file: Compose drops that of an included one"
         )
         faults.add((KEY,), "is missing: rollout does not know the proxy", hint)
         return None
