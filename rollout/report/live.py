@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from typing import TextIO
+from typing import IO, Any, TextIO, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -27,28 +27,46 @@ MARKS = {"done": Text("✓", "green"), "failed": Text("✗", "bold red"), "waiti
 TONES = {events.Warned: "yellow", events.StepFailed: "red", events.Recovering: "yellow", events.Notice: ""}
 
 
+class _Lasting:
+    """A stream whose end is nobody's problem: rich would exit the program in the middle of a rollout."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class LiveReport:
     """A Report on a terminal. A terminal that has gone away does not end the rollout."""
 
     def __init__(self, style: Style, results: TextIO, progress: TextIO, clock: Clock) -> None:
         self._style, self._results, self._clock = style, results, clock
-        self._console = Console(file=progress, no_color=not style.color, highlight=False, emoji=False, markup=False)
+        file = cast("IO[str]", _Lasting(progress))
+        self._console = Console(file=file, no_color=not style.color, highlight=False, emoji=False, markup=False)
         self._screen = Screen(clock)
         self._spinner = Spinner("dots", style="cyan")
         self._live: Live | None = None
         self._lock = threading.Lock()
 
     def __call__(self, event: events.Event) -> None:
-        # a terminal that was closed: the rollout goes on
-        with self._lock, suppress(OSError):
+        with self._lock:
             self._show(event)
 
     def interrupting(self, text: str) -> None:
         self._screen.interruption = text  # drawn with the next frame
 
     def close(self) -> None:
-        with suppress(OSError):
-            self._stop()
+        self._stop()
 
     # --- within -------------------------------------------------------------------------------------------------
 
@@ -87,8 +105,9 @@ class LiveReport:
             live.stop()
 
     def _print_results(self, lines: list[str]) -> None:
-        self._results.write("".join(f"{line}\n" for line in lines))
-        self._results.flush()
+        with suppress(OSError):
+            self._results.write("".join(f"{line}\n" for line in lines))
+            self._results.flush()
 
     def _draw(self) -> RenderableType:
         screen = self._screen

@@ -1,0 +1,234 @@
+"""The command line without a project: help, options, errors in one voice, the Docker plugin."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from rollout import cli, errors
+from rollout.cli import plugin as docker_plugin
+from rollout.cli.failure import tell
+from rollout.cli.options import Globals, as_seconds, gathered, global_options
+from rollout.cli.program import VERBS, program
+from rollout.model import HealthCheck, ServiceSettings
+
+HEAVY = {"docker", "jinja2", "requests", "pydantic", "rich", "yaml", "tenacity", "sqlite3", "urllib3"}
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["--version"], ["deploy", "--help"], ["status", "-h"]])
+def test_help_loads_nothing_heavy(argv: list[str]) -> None:
+    code = f"import sys; from rollout.cli import main; main({argv!r}); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stderr.split()}
+    assert "click" in loaded
+    assert loaded & HEAVY == set()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_and_the_global_options(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([verb, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert f"Usage: rollout {verb}" in said
+    for option in ("--file", "--project-name", "--env-file", "--profile", "--json", "--quiet", "--no-color"):
+        assert option in said
+
+
+def test_the_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert [line.split()[0] for line in said.split("Commands:\n")[1].splitlines() if line[2:3].strip()] == list(VERBS)
+
+
+def test_without_arguments_the_help_is_shown_and_it_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == errors.ExitCode.USAGE
+    assert "Commands:" in capsys.readouterr().err
+
+
+def test_global_options_count_before_and_after_the_verb() -> None:
+    seen = Globals()
+
+    @click.command()
+    @global_options
+    @click.pass_context
+    def probe(ctx: click.Context) -> None:
+        assert gathered(ctx) is seen
+
+    group = click.Group("rollout", commands={"probe": probe}, params=list(program.params))
+    argv = ["-f", "a.yml", "--profile", "x", "-q", "probe", "-f", "b.yml", "--profile", "y", "-p", "shop", "--no-color"]
+    group.main(argv, standalone_mode=False, obj=seen)
+    assert (seen.files, seen.profiles, seen.project_name) == (["a.yml", "b.yml"], ["x", "y"], "shop")
+    assert (seen.quiet, seen.no_color, seen.verbose, seen.json) == (True, True, False, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("10m", 600.0), ("1m30s", 90.0), ("500ms", 0.5), ("12", 12.0), ("2.5", 2.5), ("0", 0.0)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    context = click.Context(click.Command("x"))
+    assert as_seconds(context, click.Option(["--wait"]), text) == pytest.approx(seconds)
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["deploy", "--frob"], "--frob"),
+        (["dploy"], "dploy"),
+        (["deploy", "--wait-lock", "5x"], "'5x' is not a duration"),
+        (["deploy", "--pull", "maybe"], "maybe"),
+        (["deploy", "--image", "shop:2"], "--image needs exactly one SERVICE"),
+        (["deploy", "a", "b", "--image", "shop:2"], "--image needs exactly one SERVICE"),
+        (["deploy", "a", "--image", "shop:2", "--build"], "exclude each other"),
+        (["rollback"], "SERVICE"),
+        (["rollback", "web", "--to", "0"], "--to"),
+        (["history", "--limit", "-1"], "--limit"),
+    ],
+)
+def test_wrong_usage_is_2_in_one_voice(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(argv) == errors.ExitCode.USAGE
+    said = capsys.readouterr()
+    assert said.out == ""
+    first = said.err.splitlines()[0]
+    assert first.startswith("error: ")
+    assert words in first
+    assert "hint: " in said.err
+    assert "Traceback" not in said.err
+
+
+def test_with_json_an_error_is_one_object_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["deploy", "--frob", "--json"]) == errors.ExitCode.USAGE
+    said = capsys.readouterr()
+    assert said.err == ""
+    told = json.loads(said.out)
+    assert told["event"] == "error"
+    assert told["error"] == "UsageError"
+    assert told["exit_code"] == 2
+    assert "--frob" in told["message"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.UsageError("x"), 2),
+        (errors.SpecError([errors.Fault("services.web", "wrong", "write it right")]), 2),
+        (errors.LockHeld("x"), 3),
+        (errors.EngineError("x"), 4),
+        (errors.ProxyUnreachable("x"), 4),
+        (errors.DeployFailed("x"), 1),
+        (errors.NotUndone("x"), 5),
+        (errors.Interrupted("x"), 130),
+    ],
+)
+def test_exit_codes(error: errors.RolloutError, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tell(error, Globals(verbose=True)) == code
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_error_says_what_then_the_details_then_the_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    error = errors.Unhealthy("web-3 is not ready", hint="look at its log", details=["health: 503", "log: a\nlog: b"])
+    tell(error, Globals())
+    assert capsys.readouterr().err.splitlines() == [
+        "error: web-3 is not ready", "  health: 503", "  log: a", "  log: b", "hint: look at its log",
+    ]  # fmt: skip
+
+
+def test_an_unexpected_exception_is_one_line_and_70(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tell(ValueError("odd"), Globals()) == errors.ExitCode.BUG
+    said = capsys.readouterr().err
+    assert "this is a bug" in said
+    assert "ValueError: odd" in said
+    assert "Traceback" not in said
+
+
+def test_verbose_adds_the_traceback_of_an_unexpected_exception(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        raise ValueError("odd")
+    except ValueError as error:
+        tell(error, Globals(verbose=True))
+    assert "Traceback" in capsys.readouterr().err
+
+
+# --- docker rollout
+
+
+def test_the_handshake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.docker_plugin(["docker-cli-plugin-metadata"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["SchemaVersion"] == "0.1.0"
+    assert {"Vendor", "Version", "ShortDescription"} <= told.keys()
+
+
+@pytest.mark.parametrize("argv", [["rollout", "-v"], ["rollout", "--version"], ["--context", "x", "rollout", "-v"]])
+def test_the_plugins_version(
+    argv: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONTEXT", "")
+    assert cli.docker_plugin(argv) == 0
+    assert capsys.readouterr().out.startswith("rollout ")
+
+
+def test_the_plugin_has_the_other_verbs_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.docker_plugin(["rollout", "status", "--help"]) == 0
+    assert "Usage: docker rollout status" in capsys.readouterr().out
+    assert cli.docker_plugin(["rollout", "--help"]) == 0
+    assert "Commands:" in capsys.readouterr().out
+
+
+def test_its_flags_may_come_before_the_service(capsys: pytest.CaptureFixture[str]) -> None:
+    """`status` here is the value of an option, not the verb."""
+    assert cli.docker_plugin(["rollout", "-p", "status", "-t", "60", "--help"]) == 0
+    assert "docker-rollout" in capsys.readouterr().out
+
+
+def test_a_pre_stop_hook_is_refused_honestly(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.docker_plugin(["rollout", "--pre-stop-hook", "touch /drain", "web"]) == errors.ExitCode.USAGE
+    assert "--pre-stop-hook is not supported" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [["rollout", "-t", "60"], ["rollout", "web", "api"]])
+def test_it_takes_one_service(argv: list[str]) -> None:
+    assert cli.docker_plugin(argv) == errors.ExitCode.USAGE
+
+
+def test_docker_s_own_flags_reach_the_sdk_and_compose(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DOCKER_CONTEXT", "DOCKER_HOST", "DOCKER_CONFIG"):
+        monkeypatch.setenv(name, "before")  # so that the test leaves them as they were
+    taken = docker_plugin._docker_flags_taken(["--context", "far", "-H=tcp://x:1", "--config", "/c", "rollout", "web"])
+    assert taken == ["web"]
+    import os
+
+    assert [os.environ[n] for n in ("DOCKER_CONTEXT", "DOCKER_HOST", "DOCKER_CONFIG")] == ["far", "tcp://x:1", "/c"]
+
+
+def test_docker_rollout_s_times_become_ours() -> None:
+    checked = ServiceSettings("web", 8000, health=HealthCheck(path="/healthz"))
+    changed = docker_plugin._patience(90.0, 7.0, 5.0)(checked).health
+    assert (changed.healthy_deadline, changed.min_healthy_time) == (90.0, 5.0)
+    assert docker_plugin._patience(None, 7.0, None)(checked).health.min_healthy_time == 0.0  # it has a check
+    bare = ServiceSettings("web", 8000)
+    assert docker_plugin._patience(None, 7.0, None)(bare).health.min_healthy_time == 7.0
+    with pytest.raises(errors.UsageError):
+        docker_plugin._patience(5.0, None, 5.0)(checked)
+
+
+# --- init
+
+
+def test_init_creates_the_directory_and_prints_what_to_add(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "compose.yaml").write_text("services: {}\n")
+    assert cli.main(["init", "--type", "haproxy", "--proxy", "front"]) == 0
+    said = capsys.readouterr().out
+    assert (tmp_path / "front/rollout.d").is_dir()
+    assert "config: ./front/rollout.d" in said
+    assert "./front/rollout.d:/etc/haproxy/rollout.d" in said
+    assert (tmp_path / "compose.yaml").read_text() == "services: {}\n"
