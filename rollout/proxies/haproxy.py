@@ -127,13 +127,19 @@ class HAProxy:
         return lint(command, lines, mount, self._settings, self._process.host_path)
 
     def write_initial(self, pools: Sequence[Pool]) -> None:
-        """Write files that HAProxy can start with, for `rollout render`; it need not run. Raises ProxyRejected,
-        StateError. A service that already has its file keeps it."""
+        """Write the files for these pools, for `rollout render`. HAProxy need not run; one that does tests them first,
+        and loads with the next switch what only a reload can change. Raises SpecError, ProxyRejected, StateError."""
         rendered = [(pool.service, self._render(pool)) for pool in pools]
         with self._exclusively():
             for service, text in rendered:
-                if self._files.pool(service) is None:
-                    self._files.write(service, text)
+                before = self._files.read(service) if self._files.pool(service) else None
+                if before == text:
+                    continue
+                with contextlib.suppress(ProxyUnreachable):
+                    self._test(service, text)
+                if before is not None and self._needs_reload(service, before, text):
+                    self._files.mark_reload_due(service, True)
+                self._files.write(service, text)
 
     # --- changing what is live ------------------------------------------------------------------------------------
 

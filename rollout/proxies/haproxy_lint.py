@@ -172,7 +172,7 @@ def _client_side(lines: Sequence[Line]) -> Iterator[Finding]:
     for section in _sections(lines):
         head = section[0]
         # `from NAME` picks the defaults, else the last ones written count
-        inherited = named.get(head.after("from"), latest)
+        inherited = named.get(head.after("from"), latest) if "from" in head.words else latest
         if head.kind == "defaults":
             latest = section if "from" not in head.words else [*inherited, *section]
             named[head.words[1] if len(head.words) > 1 else ""] = latest

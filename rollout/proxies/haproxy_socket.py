@@ -230,7 +230,7 @@ class Master:
             answer = wait_for(self._clock, attempt, timeout=MASTER_PATIENCE, longest=0.05)
         except DeadlinePassed:
             answer = self._control.ask("show proc")
-        if not answer.startswith("#<PID>"):
+        if not answer.startswith("#<PID>") or not answer.endswith("\n\n"):  # cut off, it could hide an old worker
             raise nonsense("show proc", answer)
         return answer.splitlines()
 
@@ -295,18 +295,23 @@ def parse_servers(answer: str) -> dict[str, Server] | None:
     """`show stat`, of servers only. None: no such backend. Raises ProxyUnreachable for what HAProxy would not say."""
     if answer.startswith("No such proxy"):
         return None
-    if not answer.startswith("# pxname,svname,"):
+    # an answer that was cut off could hide a server, or its sessions
+    if not answer.startswith("# pxname,svname,") or not answer.endswith("\n\n"):
         raise nonsense("show stat", answer)
     rows = csv.DictReader(answer[2:].splitlines())
     try:
-        return {row["svname"]: _server(row) for row in rows}
+        servers = map(_server, rows)
+        return {server.name: server for server in servers}
     except (KeyError, TypeError, ValueError, csv.Error):
         raise nonsense("show stat", answer) from None
 
 
-def _server(row: dict[str, str]) -> Server:
+def _server(row: dict[str, str | None]) -> Server:
     def number(key: str) -> int:
-        return int(row[key] or 0)
+        value = row[key]
+        if value is None:  # the row is too short
+            raise ValueError(key)
+        return int(value or 0)
 
     # a retry counts in `stot` again; a redispatched request is counted where it went
     requests = max(0, number("stot") - number("wretr") - number("wredis"))
@@ -314,9 +319,9 @@ def _server(row: dict[str, str]) -> Server:
     unanswered = max(0, requests - number("econ") - number("req_tot"))
     lost = min(max(0, number("eresp") - number("srv_abrt")), unanswered)
     return Server(
-        name=row["svname"],
-        address=row["addr"],
-        status=row["status"],
+        name=row["svname"] or "",
+        address=row["addr"] or "",
+        status=row["status"] or "",
         weight=number("uweight"),
         sessions=number("scur"),
         queued=number("qcur"),

@@ -315,7 +315,7 @@ def test_an_error_at_any_command_changes_nothing(
 def test_a_kill_in_the_middle_of_a_reload_is_seen_through_by_the_next_switch(
     edge: Edge, service: str, a: Upstream, b: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ways = itertools.cycle([(b, "leastconn"), (a, "random")])
+    ways = itertools.cycle([(b, "leastconn"), (a, "roundrobin")])
     for k, (app, balance) in enumerate(ways):
         new = Pool(service, (app,), PoolOptions(balance=balance))
         with monkeypatch.context() as patch:
