@@ -9,25 +9,23 @@ balance) goes file first, then a synchronous `reload` of the master, then is con
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
-from rollout.errors import Fault, NotUndone, ProxyRejected, ProxyUnreachable, RolloutError, SpecError, StateError
+from rollout.errors import Fault, NotUndone, ProxyRejected, ProxyUnreachable, RolloutError, SpecError
 from rollout.model import Counted, Finding, InFlight, Pool, ProxySettings, ServiceSettings, Switched, Upstream
 from rollout.ports import Clock, ProxyProcess
 from rollout.proxies import haproxy_counters as counters
+from rollout.proxies.haproxy_answers import Server, Worker
+from rollout.proxies.haproxy_candidate import Candidates
 from rollout.proxies.haproxy_changes import Command, admit, leftovers, not_serving, retire
-from rollout.proxies.haproxy_check import test_candidate
-from rollout.proxies.haproxy_config import ConfigDirectory, ServerLine, encode, server_lines, structure
+from rollout.proxies.haproxy_config import ConfigDirectory, ServerLine, server_lines, structure
 from rollout.proxies.haproxy_lint import lint
-from rollout.proxies.haproxy_socket import Refused, Server, Silent, Worker
+from rollout.proxies.haproxy_lock import exclusively
+from rollout.proxies.haproxy_socket import Refused, Silent
 from rollout.proxies.haproxy_sockets import Sockets, command_line, config_lines, find_sockets
-from rollout.proxies.render import Templates, checked_pool
 from rollout.waiting import DeadlinePassed, wait_for
 
-LOCK_TIMEOUT = 120.0  # longer than any reload of another service's switch
 CONFIRM_TIMEOUT = 10.0
 ROUNDS = 3  # a reload by somebody else in the middle of a switch is met by looking again
 
@@ -41,9 +39,8 @@ class HAProxy:
         self._clock = clock
         self._lock_path = lock_path
         self._files = ConfigDirectory(settings.config)
-        self._templates = Templates("haproxy", settings.templates)
+        self._candidates = Candidates(settings, process, self._files)
         self._sockets: Sockets | None = None
-        self._tested: dict[str, str] = {}  # service -> the text that `haproxy -c` has passed
         self._deleted = counters.Deleted()
 
     # --- the port -------------------------------------------------------------------------------------------------
@@ -70,13 +67,13 @@ class HAProxy:
         return self._files.pool(service)
 
     def prepare(self, pool: Pool) -> None:
-        text = self._render(pool)
+        text = self._candidates.render(pool)
         if text != self._files.read(pool.service):
-            self._test(pool.service, text)
+            self._candidates.test(pool.service, text)
 
     def switch(self, pool: Pool) -> Switched:
-        text = self._render(pool)
-        with self._found_anew(), self._exclusively():
+        text = self._candidates.render(pool)
+        with self._found_anew(), exclusively(self._lock_path, self._clock):
             previous = self._files.pool(pool.service) or Pool(pool.service, (), pool.options)
             before = self._files.read(pool.service)
             live = self._reach().runtime.servers(pool.service)
@@ -101,7 +98,7 @@ class HAProxy:
 
     def forget(self, service: str, upstreams: Sequence[Upstream]) -> None:
         # a proxy that is gone keeps nothing; one that is back loaded the file without them
-        with contextlib.suppress(ProxyUnreachable), self._found_anew(), self._exclusively():
+        with contextlib.suppress(ProxyUnreachable), self._found_anew(), exclusively(self._lock_path, self._clock):
             live = self._reach().runtime.servers(service) or {}
             idle = leftovers(server_lines(self._files.read(service) or ""), live)
             self._delete(service, [u.name for u in upstreams if u.name in idle], live)
@@ -129,14 +126,14 @@ class HAProxy:
     def write_initial(self, pools: Sequence[Pool]) -> None:
         """Write the files for these pools, for `rollout render`. HAProxy need not run; one that does tests them first,
         and loads with the next switch what only a reload can change. Raises SpecError, ProxyRejected, StateError."""
-        rendered = [(pool.service, self._render(pool)) for pool in pools]
-        with self._exclusively():
+        rendered = [(pool.service, self._candidates.render(pool)) for pool in pools]
+        with exclusively(self._lock_path, self._clock):
             for service, text in rendered:
                 before = self._files.read(service) if self._files.pool(service) else None
                 if before == text:
                     continue
                 with contextlib.suppress(ProxyUnreachable):
-                    self._test(service, text)
+                    self._candidates.test(service, text)
                 if before is not None and self._needs_reload(service, before, text):
                     self._files.mark_reload_due(service, True)
                 self._files.write(service, text)
@@ -152,7 +149,7 @@ class HAProxy:
     def _change(self, service: str, before: str, text: str, live: Mapping[str, Server]) -> bool:
         """Through the runtime API; True when HAProxy could take the servers only by a reload."""
         wanted = server_lines(text)
-        self._test(service, text)
+        self._candidates.test(service, text)
         try:
             self._apply(service, wanted, live)
             if before != text:
@@ -207,7 +204,7 @@ class HAProxy:
 
     def _load(self, service: str, before: str | None, text: str) -> None:
         """Through the file and a reload. Raises ProxyRejected with the former file in force."""
-        self._test(service, text)
+        self._candidates.test(service, text)
         former = self._reach().runtime.worker()
         self._files.mark_reload_due(service, True)
         try:
@@ -313,54 +310,6 @@ class HAProxy:
         except ProxyUnreachable:
             self._sockets = None
             raise
-
-    # --- files -----------------------------------------------------------------------------------------------------
-
-    def _render(self, pool: Pool) -> str:
-        pool = checked_pool(pool)
-        if pool.options.hosts:
-            raise SpecError(
-                [
-                    Fault(
-                        f"services.{pool.service}.x-rollout.hosts",
-                        "HAProxy's frontends are yours, rollout writes no virtual hosts for it",
-                        f"use_backend {pool.service} if {{ req.hdr(host) -i {pool.options.hosts[0]} }}",
-                    )
-                ]
-            )
-        body = self._templates.render(
-            "backend.cfg.j2", service=pool.service, upstreams=pool.upstreams, options=pool.options
-        )
-        return encode(pool) + body
-
-    def _test(self, service: str, text: str) -> None:
-        if self._tested.get(service) != text:
-            command = command_line(self._settings, self._process)
-            test_candidate(self._process, command, self._files, service, text)
-            self._tested[service] = text
-
-    @contextlib.contextmanager
-    def _exclusively(self) -> Iterator[None]:
-        try:
-            lock = Path(self._lock_path).open("ab")  # noqa: SIM115  # closed below; only the opening may fail here
-        except OSError as error:
-            raise StateError(f"the lock {self._lock_path} cannot be opened: {error.strerror}") from error
-        with lock:
-            self._acquire(lambda: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB))
-            yield
-
-    def _acquire(self, flock: Callable[[], None]) -> None:
-        def taken() -> bool | None:
-            try:
-                flock()
-            except BlockingIOError:
-                return None
-            return True
-
-        try:
-            wait_for(self._clock, taken, timeout=LOCK_TIMEOUT, longest=0.02)
-        except DeadlinePassed:
-            raise StateError(f"another switch has held {self._lock_path} for {LOCK_TIMEOUT:g} s") from None
 
 
 def _told(error: Exception) -> Exception:

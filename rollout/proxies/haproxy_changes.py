@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rollout.proxies.haproxy_answers import Server
 from rollout.proxies.haproxy_config import ServerLine
-from rollout.proxies.haproxy_socket import Server
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 
 from rollout.model import Counted, Counters
-from rollout.proxies.haproxy_socket import Server, Worker
+from rollout.proxies.haproxy_answers import Server, Worker
 
 REMEMBERED = 1000  # deleted servers; a deploy deletes a few
 

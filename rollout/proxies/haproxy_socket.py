@@ -6,14 +6,13 @@ back that HAProxy would not say is ProxyUnreachable: a deploy must not act on it
 
 from __future__ import annotations
 
-import csv
 import re
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from rollout.errors import ProxyRejected, ProxyUnreachable
 from rollout.ports import Clock
+from rollout.proxies.haproxy_answers import Server, Worker, nonsense, parse_info, parse_servers
 from rollout.waiting import DeadlinePassed, wait_for
 
 ANSWER_LIMIT = 64 * 1024 * 1024  # bytes; all servers of 5000 backends are 3 MB
@@ -32,50 +31,6 @@ class _Gone(Exception):
 
 class Refused(Exception):
     """HAProxy understood the command and said no; the text is its own. Never leaves the HAProxy adapter."""
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A server as a worker knows it now. `sessions` and `queued` are in flight; counters since it was added."""
-
-    name: str
-    address: str
-    status: str  # "UP", "no check", "DOWN 1/2", "MAINT", "DRAIN"
-    weight: int
-    sessions: int
-    queued: int
-    requests: int
-    failed: int
-
-    @property
-    def serving(self) -> bool:
-        return self.status.startswith(("UP", "no check"))
-
-    @property
-    def in_maintenance(self) -> bool:
-        return self.status.startswith("MAINT")
-
-    @property
-    def draining(self) -> bool:
-        return self.status.startswith("DRAIN")
-
-    @property
-    def in_flight(self) -> int:
-        return self.sessions + self.queued
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """A process that serves: `started` in whole seconds since the epoch; `stopping` once it accepts nothing more."""
-
-    pid: int
-    started: int
-    stopping: bool
-    version: str
-
-    @property
-    def identity(self) -> str:
-        return f"{self.pid}@{self.started}"
 
 
 class ControlSocket:
@@ -277,59 +232,6 @@ class Master:
         raise nonsense("show proc", "\n".join(lines))
 
 
-def parse_info(answer: str) -> Worker:
-    """`show info`. Raises ProxyUnreachable for what HAProxy would not say."""
-    values = dict(line.split(": ", 1) for line in answer.splitlines() if ": " in line)
-    try:
-        return Worker(
-            pid=int(values["Pid"]),
-            started=int(values["Start_time_sec"]) if "Start_time_sec" in values else 0,
-            stopping=values["Stopping"] != "0",
-            version=values["Version"],
-        )
-    except (KeyError, ValueError):
-        raise nonsense("show info", answer) from None
-
-
-def parse_servers(answer: str) -> dict[str, Server] | None:
-    """`show stat`, of servers only. None: no such backend. Raises ProxyUnreachable for what HAProxy would not say."""
-    if answer.startswith("No such proxy"):
-        return None
-    # an answer that was cut off could hide a server, or its sessions
-    if not answer.startswith("# pxname,svname,") or not answer.endswith("\n\n"):
-        raise nonsense("show stat", answer)
-    rows = csv.DictReader(answer[2:].splitlines())
-    try:
-        servers = map(_server, rows)
-        return {server.name: server for server in servers}
-    except (KeyError, TypeError, ValueError, csv.Error):
-        raise nonsense("show stat", answer) from None
-
-
-def _server(row: dict[str, str | None]) -> Server:
-    def number(key: str) -> int:
-        value = row[key]
-        if value is None:  # the row is too short
-            raise ValueError(key)
-        return int(value or 0)
-
-    # a retry counts in `stot` again; a redispatched request is counted where it went
-    requests = max(0, number("stot") - number("wretr") - number("wredis"))
-    # `eresp` also counts answers cut short (`srv_abrt`), and 3.2 counts an unanswered request twice
-    unanswered = max(0, requests - number("econ") - number("req_tot"))
-    lost = min(max(0, number("eresp") - number("srv_abrt")), unanswered)
-    return Server(
-        name=row["svname"] or "",
-        address=row["addr"] or "",
-        status=row["status"] or "",
-        weight=number("uweight"),
-        sessions=number("scur"),
-        queued=number("qcur"),
-        requests=requests,
-        failed=number("hrsp_5xx") + number("econ") + number("srv_abrt") + lost,
-    )
-
-
 def _servers(ask: Callable[[str], str], backend: str) -> dict[str, Server] | None:
     servers = parse_servers(ask(f"show stat {backend} 4 -1"))
     if servers != {}:
@@ -341,11 +243,3 @@ def _servers(ask: Callable[[str], str], backend: str) -> dict[str, Server] | Non
         if (words := line.split())[1:2] == [backend] and words[0].isdigit():
             return parse_servers(ask(f"show stat {words[0]} 4 -1"))
     return {}
-
-
-def nonsense(command: str, answer: str) -> ProxyUnreachable:
-    said = " ".join(answer[:200].split())[:80]
-    return ProxyUnreachable(
-        f"the answer to `{command}` is not HAProxy's: {said!r}" if said else f"HAProxy did not answer `{command}`",
-        hint="is the configured socket really HAProxy's runtime (or master) socket?",
-    )

@@ -7,9 +7,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollout.proxies.haproxy_answers import Server
 from rollout.proxies.haproxy_changes import Command, admit, leftovers, not_serving, retire
 from rollout.proxies.haproxy_config import ServerLine
-from rollout.proxies.haproxy_socket import Server
 
 
 def server(name: str, status: str = "no check", *, port: int = 80, weight: int = 1, sessions: int = 0) -> Server:

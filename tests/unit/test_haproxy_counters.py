@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from rollout.model import Counters
+from rollout.proxies.haproxy_answers import Server, Worker
 from rollout.proxies.haproxy_counters import Deleted, marker, since
-from rollout.proxies.haproxy_socket import Server, Worker
 
 WORKER = Worker(8, 1700000000, stopping=False, version="3.0")
 A = Server("a", "10.0.0.1:80", "UP", 1, 0, 0, requests=10, failed=1)

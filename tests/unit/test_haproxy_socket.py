@@ -12,7 +12,8 @@ import pytest
 
 from rollout.clock import SystemClock
 from rollout.errors import ProxyRejected, ProxyUnreachable
-from rollout.proxies.haproxy_socket import ControlSocket, Master, Refused, Runtime, Silent, parse_info, parse_servers
+from rollout.proxies.haproxy_answers import parse_info, parse_servers
+from rollout.proxies.haproxy_socket import ControlSocket, Master, Refused, Runtime, Silent
 
 HEADER = "# pxname,svname,qcur,scur,stot,econ,eresp,wretr,wredis,status,req_tot,hrsp_5xx,srv_abrt,uweight,addr,\n"
 INFO = "Name: HAProxy\nVersion: 3.0.11\nPid: 8\nStopping: 0\nStart_time_sec: 1700000000\n\n"

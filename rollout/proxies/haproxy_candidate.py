@@ -1,0 +1,75 @@
+"""What a pool's file will be, and whether HAProxy would take it: `haproxy -c` on its own files and rollout's directory
+with the candidate in it."""
+
+from __future__ import annotations
+
+import posixpath
+
+from rollout.errors import Fault, ProxyRejected, SpecError
+from rollout.model import Pool, ProxySettings
+from rollout.ports import ProxyProcess
+from rollout.proxies.haproxy_config import ConfigDirectory, encode
+from rollout.proxies.haproxy_sockets import command_line
+from rollout.proxies.render import Templates, checked_pool
+
+
+class Candidates:
+    """Renders files and has them tested, each text once."""
+
+    def __init__(self, settings: ProxySettings, process: ProxyProcess, files: ConfigDirectory) -> None:
+        self._settings = settings
+        self._process = process
+        self._files = files
+        self._templates = Templates("haproxy", settings.templates)
+        self._tested: dict[str, str] = {}  # service -> the text that has passed
+
+    def render(self, pool: Pool) -> str:
+        """The pool's file. Raises ProxyRejected, and SpecError for what HAProxy cannot be asked."""
+        pool = checked_pool(pool)
+        if pool.options.hosts:
+            raise SpecError([_hosts(pool)])
+        body = self._templates.render(
+            "backend.cfg.j2", service=pool.service, upstreams=pool.upstreams, options=pool.options
+        )
+        return encode(pool) + body
+
+    def test(self, service: str, text: str) -> None:
+        """Raises ProxyRejected with HAProxy's words, SpecError when it does not load rollout's directory at all,
+        ProxyUnreachable when it is not running."""
+        if self._tested.get(service) == text:
+            return
+        command = command_line(self._settings, self._process)
+        mount = self._process.mount(self._settings.config)
+        own = posixpath.normpath(mount.path) if mount else ""
+        if not mount or own not in map(posixpath.normpath, command.files):
+            raise SpecError([_not_loaded(self._settings.config, own)])
+        with self._files.candidate(service, text) as name:
+            arguments = []
+            for file in command.files:
+                arguments += ["-f", posixpath.join(own, name) if posixpath.normpath(file) == own else file]
+            result = self._process.exec([command.program, "-c", *arguments])
+        if result.exit_code in (126, 127):
+            raise ProxyRejected(
+                f"{command.program} cannot be run in {self._process.describe()} to test the configuration",
+                details=result.output.splitlines(),
+            )
+        if result.exit_code != 0:
+            lines = [line.replace(f"{name}/", "") for line in result.output.splitlines() if line.strip()]
+            raise ProxyRejected(f"HAProxy refuses the configuration of {service}", details=lines)
+        self._tested[service] = text
+
+
+def _hosts(pool: Pool) -> Fault:
+    return Fault(
+        f"services.{pool.service}.x-rollout.hosts",
+        "HAProxy's frontends are yours, rollout writes no virtual hosts for it",
+        f"use_backend {pool.service} if {{ req.hdr(host) -i {pool.options.hosts[0]} }}",
+    )
+
+
+def _not_loaded(directory: str, own: str) -> Fault:
+    if not own:
+        return Fault("x-rollout.proxy.config", f"the proxy does not see {directory}", "mount that directory into it")
+    return Fault(
+        "x-rollout.proxy.config", f"HAProxy does not load {own}", f"add `-f {own}` to its command line, as the last one"
+    )
