@@ -22,7 +22,7 @@ setup:  ## engine, Compose v2, base image and .venv: whatever this machine lacks
 images: setup  ## the images that tests, demo and benchmark run
 	@scripts/with-engine scripts/images.sh
 
-demo: images  ## a deploy under load, on this machine, with a receipt
+demo: setup  ## a deploy under load, on this machine, with a receipt
 	@$(RUN) scripts/demo.sh
 
 test: check images  ## check, then every test but the slow ones: unit, simulation, contract, e2e
@@ -56,7 +56,8 @@ faults: images  ## only the tests that kill, refuse or starve real processes
 soak: images  ## the slow tests
 	@$(RUN) $(PYTEST) -m slow --timeout 0
 
-bench: images  ## measure: lost requests, phases, memory
+bench: setup  ## what a deploy costs beside the bare engine calls, written to bench/RESULTS.md
+	@scripts/with-engine scripts/images.sh rollout-test/{python:latest,app:1,app:2,nginx:1.30,haproxy:3.0}
 	@$(RUN) python bench/run.py
 
 clean:  ## remove what the tools left in the checkout, .venv too; the engine and its images stay

@@ -23,7 +23,7 @@ heading() { printf '\n%s== %s%s\n' "$BOLD" "$*" "$PLAIN"; }
 die() { printf '%sdemo: %s%s\n' "$RED" "$*" "$PLAIN" >&2; exit 1; }
 quietly() { "$@" >"$WORK/log" 2>&1 || { cat "$WORK/log" >&2; die "failed: $*"; }; }
 show() { # COMMAND as a user would type it: said, then run
-    printf '%s$ %s%s\n' "$DIM" "$*" "$PLAIN"
+    printf '%s$ %s%s\n' "$DIM" "${SHOWN:-$*}" "$PLAIN"
     env "$@"
 }
 
@@ -131,7 +131,8 @@ story() { # PROXY IMAGE
     show TAG=2 rollout deploy
 
     heading "version 3 crashes at its start: the deploy must fail and change nothing"
-    show TAG=3 CRASH_AT_START='DATABASE_URL is not set' rollout deploy || code=$?
+    SHOWN="TAG=3 CRASH_AT_START='DATABASE_URL is not set' rollout deploy" \
+        show TAG=3 CRASH_AT_START='DATABASE_URL is not set' rollout deploy || code=$?
     [ $code = 1 ] || die "the deploy of the broken version ended with exit code $code, not with 1"
     echo "exit code $code"
     show rollout status
