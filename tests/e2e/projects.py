@@ -84,7 +84,7 @@ class Edge:
         """nginx 1.27.4 and later keep idle connections through a reload, longer than the load's clients ever idle."""
         if tuple(map(int, self.version.split("."))) < (1, 27):
             return "keepalive_timeout 0;"
-        return "keepalive_timeout 3s; keepalive_min_timeout 3s;"
+        return "keepalive_timeout 15s; keepalive_min_timeout 4s;"
 
     def __str__(self) -> str:
         return f"{self.type}-{self.version}"
