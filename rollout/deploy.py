@@ -46,6 +46,7 @@ def deploy(
         observed, plan = make_plan(run, request)
         if not any(not isinstance(step, Remove) for step in plan.steps):
             _nothing_to_do(run, plan)
+            _retain(run, request.project)
             return None
         _begin(run, request, observed, plan)
         return carry_out(run, plan, request.project)
@@ -79,7 +80,7 @@ def carry_out(run: Run, plan: Plan, project: str) -> Receipt:
     except RolloutError as error:
         raise _failed(run, error, began) from error
     receipt = close(run, "deployed", began=began)
-    retain(run.ports.images, run.ports.journal, project, run.service, run.record.target, run.settings.keep)
+    _retain(run, project)
     if run.tolerated:
         raise NotUndone(
             f"service {run.service}: deployed, but {len(run.tolerated)} new replica(s) failed and were left out",
@@ -156,6 +157,11 @@ def _nothing_to_do(run: Run, plan: Plan) -> None:
                 run.ports.engine.remove(replica_id)
             run.emit(Notice(run.service, f"removed {len(step.replicas)} left-over container(s)"))
     run.emit(NothingToDo(run.service, run.record.target.number, len(run.live)))
+
+
+def _retain(run: Run, project: str) -> None:
+    """Also where there was nothing to do: what `docker compose up` made is what the first rollback goes back to."""
+    retain(run.ports.images, run.ports.journal, project, run.service, run.record.target, run.settings.keep)
 
 
 def _failed(run: Run, error: RolloutError, began: float) -> RolloutError:
