@@ -20,6 +20,7 @@ from rollout.proxies.haproxy_answers import Server, Worker
 from rollout.proxies.haproxy_candidate import Candidates
 from rollout.proxies.haproxy_changes import Command, admit, leftovers, not_serving, retire
 from rollout.proxies.haproxy_config import ConfigDirectory, ServerLine, server_lines, structure
+from rollout.proxies.haproxy_cut import cut
 from rollout.proxies.haproxy_lint import lint
 from rollout.proxies.haproxy_lock import exclusively
 from rollout.proxies.haproxy_socket import Refused, Silent
@@ -95,6 +96,12 @@ class HAProxy:
             first = self._look(service, names)
             # a thread that chose the server just before it left may not have counted itself in yet
             return self._look(service, names) if first.drained else first
+
+    def cut(self, switched: Switched | None, upstreams: Sequence[Upstream]) -> int:
+        service = switched.current.service if switched else None
+        names = frozenset(upstream.name for upstream in upstreams)
+        with self._found_anew():
+            return cut(self._reach(), self._process, self._clock, service, names)
 
     def forget(self, service: str, upstreams: Sequence[Upstream]) -> None:
         # a proxy that is gone keeps nothing; one that is back loaded the file without them

@@ -21,6 +21,7 @@ class Server:
     queued: int
     requests: int
     failed: int
+    backend: str = ""
 
     @property
     def serving(self) -> bool:
@@ -103,6 +104,7 @@ def _server(row: dict[str, str | None]) -> Server:
         queued=number("qcur"),
         requests=requests,
         failed=number("hrsp_5xx") + number("econ") + number("srv_abrt") + lost,
+        backend=row["pxname"] or "",
     )
 
 

@@ -159,6 +159,14 @@ class Master:
         except _Gone:
             return {}
 
+    def sessions(self, pid: int) -> list[str]:
+        """That worker's sessions as HAProxy prints them; none when it is gone. Raises Silent."""
+        return (self._of(pid, "show sess") or "").splitlines()
+
+    def close_session(self, pid: int, session: str) -> None:
+        """Close one of them by its address; nothing when it has ended."""
+        self._of(pid, f"shutdown session {session}")
+
     def _of(self, pid: int, command: str) -> str | None:
         def attempt() -> tuple[str | None] | None:
             try:

@@ -247,6 +247,39 @@ def worker_pids(edge: Edge) -> list[str]:
         return []
 
 
+def test_past_the_drain_limit_only_what_goes_to_the_old_replica_is_cut(
+    edge: Edge, service: str, a: Upstream, b: Upstream
+) -> None:
+    """Once in the serving worker, and once in one that a reload has made an old one, with an idle client."""
+    proxy = edge.adapter()
+    proxy.switch(Pool(service, (a, b)))
+    for balance in ("roundrobin", "leastconn"):
+        options = PoolOptions(balance=balance)
+        with contextlib.ExitStack() as clients:
+            streams = [clients.enter_context(edge.client(service)) for _ in range(4)]
+            for stream in streams:
+                stream.send("GET", "/stream?seconds=30&chunks=300")
+            idle = clients.enter_context(edge.client(service))
+            idle.send("GET", "/work?ms=0")
+            idle.answer()
+            eventually(lambda: in_flight_of(a) + in_flight_of(b) == 4 or None)
+            on_a = in_flight_of(a)
+            assert 0 < on_a < 4
+            switched = proxy.switch(Pool(service, (b,), options))
+            assert switched.reloaded == (balance == "leastconn")
+            cut = proxy.cut(switched, [a])
+            # an old worker that could still begin a request to it takes its other streams with it
+            assert cut == (4 if switched.reloaded else on_a)
+            eventually(lambda switched=switched: drained(proxy, switched, a))  # type: ignore[misc]
+            eventually(lambda: in_flight_of(a) == 0 or None)
+            if not switched.reloaded:
+                assert in_flight_of(b) == 4 - on_a
+            assert proxy.cut(None, [a]) == 0
+            assert edge.answer(service) == "b"
+        eventually(lambda: in_flight_of(b) == 0 or None)
+        proxy.switch(Pool(service, (a, b)))
+
+
 # --- failing ------------------------------------------------------------------------------------------------------
 
 
