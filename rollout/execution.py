@@ -11,7 +11,7 @@ from rollout.model import Counters, FailureAction
 from rollout.plan import Check, Drain, Monitor, Observed, Plan, Remove, Step, Stop, Switch
 from rollout.receipt import Receipt, total_usage
 from rollout.steps.run import ReplicaFailed, Run, routed_ids
-from rollout.steps.stop import measure_usage
+from rollout.steps.usage import measurements
 from rollout.strategies.undo import undo as undo_plan
 
 
@@ -50,8 +50,7 @@ def undo(run: Run, reason: str) -> None:
 def close(run: Run, outcome: str, *, began: float, reason: str = "") -> Receipt:
     """The end of a rollout: measure, write the receipt, tell."""
     run.count()
-    new = [r.id for r in run.ports.engine.replicas(run.service) if r.running and r.id in run.live]
-    measure_usage(run, tuple(i for i in new if i not in run.record.old))
+    run.ports.fan_out(measurements(run, run.live - set(run.record.old)))
     receipt = _receipt(run, outcome, began, reason)
     _journal(run, lambda: run.ports.journal.finish(run.record.id, outcome, receipt.as_json()))
     run.emit(Finished(run.service, outcome, receipt.as_json()))

@@ -57,7 +57,7 @@ class Replica:
     """One container of a service as the engine sees it.
 
     `addresses` maps a network's name to the container's IP on it (empty unless running).
-    `restart_count`, `exit_code`, `health_log` are only filled by `Engine.inspect`.
+    `restart_count`, `exit_code`, `health_log`, `started_at` are only filled by `Engine.inspect`.
     """
 
     id: str  # full container id

@@ -10,14 +10,18 @@ from functools import partial
 from typing import Any
 
 from rollout.errors import Interrupted
+from rollout.fanout import Call
 from rollout.plan import Check
 from rollout.steps.readiness import why_never_ready
 from rollout.steps.run import ReplicaFailed, Run
+from rollout.steps.usage import measurements
 
 
 def perform(run: Run, step: Check) -> Mapping[str, Any]:
     ids = run.members(step.batches)
-    verdicts = run.ports.fan_out([*(partial(why_never_ready, run, i) for i in ids), partial(_prepare_switch, run)])
+    waits: list[Call] = [partial(why_never_ready, run, i) for i in ids]
+    beside: list[Call] = [partial(_prepare_switch, run), *measurements(run, run.live & set(run.record.old))]
+    verdicts = run.ports.fan_out([*waits, *beside])
     if run.interrupted() and not run.undoing and not run.record.switched:
         raise Interrupted(f"service {run.service}: interrupted before the switch")
     failures = [v for v in verdicts if isinstance(v, ReplicaFailed)]

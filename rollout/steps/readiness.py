@@ -9,6 +9,7 @@ from rollout.steps.run import ReplicaFailed, Run
 from rollout.waiting import FIRST_PAUSE
 
 LOG_LINES = 15  # of a failed container, shown to the user
+PAUSE_GROWTH = 1.25  # so a pause is about a quarter of the wait until then: no replica is seen ready much too late
 
 
 @dataclass(slots=True)
@@ -49,7 +50,7 @@ def why_never_ready(run: Run, replica_id: str) -> ReplicaFailed | None:
             waited = f"not ready after {clock.now() - watch.begun:.3g} s: {watch.reason}"
             return _failed(run, replica_id, first.name, waited, replica)
         clock.sleep(min(watch.pause, max(0.0, deadline - clock.now())))
-        watch.pause = min(watch.pause * 2, check.interval)
+        watch.pause = min(watch.pause * PAUSE_GROWTH, check.interval)
 
 
 def why_dead(replica: Replica | None, restarts: int) -> str | None:
