@@ -8,8 +8,10 @@ import posixpath
 from rollout.errors import Fault, ProxyRejected, SpecError
 from rollout.model import Pool, ProxySettings
 from rollout.ports import ProxyProcess
+from rollout.proxies import haproxy_binds
 from rollout.proxies.haproxy_config import ConfigDirectory, encode
-from rollout.proxies.haproxy_sockets import command_line
+from rollout.proxies.haproxy_files import CommandLine, parse_config
+from rollout.proxies.haproxy_sockets import command_line, config_lines
 from rollout.proxies.render import Templates, checked_pool
 
 
@@ -56,7 +58,21 @@ class Candidates:
         if result.exit_code != 0:
             lines = [line.replace(f"{name}/", "") for line in result.output.splitlines() if line.strip()]
             raise ProxyRejected(f"HAProxy refuses the configuration of {service}", details=lines)
+        self._bindable(service, text, command, own)
         self._tested[service] = text
+
+    def _bindable(self, service: str, text: str, command: CommandLine, own: str) -> None:
+        before = parse_config(service, self._files.read(service) or "")
+        after = parse_config(service, text)
+        if not haproxy_binds.ports(after) - haproxy_binds.ports(before):
+            return
+        loaded = [*before, *config_lines(self._process, command, own)]
+        if busy := haproxy_binds.taken(self._process, after, loaded):
+            numbers = ", ".join(map(str, busy))
+            raise ProxyRejected(
+                f"the configuration of {service} listens on port {numbers}, which another program has already",
+                hint="a reload would fail, and HAProxy refuses connections while it tries; change the template",
+            )
 
 
 def _hosts(pool: Pool) -> Fault:
