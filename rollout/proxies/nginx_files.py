@@ -229,7 +229,8 @@ class LedgerFile:
         """The lock, freed by the kernel when the process dies. Raises LockHeld after `timeout` seconds."""
         with told(f"open {self._path}"):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            file = self._path.open("a+b", buffering=0)
+            self._path.touch()
+            file = self._path.open("r+b", buffering=0)  # in append mode pwrite(2) ignores the place it is given
         with file:
             try:
                 wait_for(self._clock, lambda: _locked(file), timeout=timeout, longest=0.05)

@@ -19,6 +19,7 @@ def lint(config: LoadedConfig, directory: str, upstreams: Collection[str]) -> li
     found = [
         *_keepalive(config, directory),
         *_listeners(config, directory),
+        *_default_server(config, directory),
         *_timeouts(config),
         *_upstreams(config, directory),
         *_retries(config),
@@ -102,6 +103,29 @@ def _listeners(config: LoadedConfig, directory: str) -> Iterator[Finding]:
                 "`worker_processes auto` changes it with the CPUs",
                 "listen " + " ".join(arg for arg in directive.args if arg != "reuseport") + ";",
             )
+
+
+def _default_server(config: LoadedConfig, directory: str) -> Iterator[Finding]:
+    """rollout's include stands first, so without a `default_server` its virtual hosts would take unknown names."""
+    ours: set[str] = set()
+    users: dict[str, Directive] = {}
+    chosen: set[str] = set()
+    for http in _blocks(config, "http"):
+        for server in _children(config, http, "server"):
+            for listen in (d for d in config.tree(server.block or ()) if d.name == "listen" and d.args):
+                if {"default_server", "default"} & set(listen.args):
+                    chosen.add(listen.args[0])
+                if server.file.startswith(f"{directory}/"):
+                    ours.add(listen.args[0])
+                else:
+                    users.setdefault(listen.args[0], listen)
+    for address in sorted((ours & users.keys()) - chosen):
+        yield _warning(
+            "nginx-default-server",
+            users[address].where,
+            f"requests to {address} for unknown names go to the first server, which is now one that rollout renders",
+            f"listen {' '.join(users[address].args)} default_server;",
+        )
 
 
 def _timeouts(config: LoadedConfig) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from rollout.proxies.nginx import Nginx
 
 OLD, NEW = "1.26", "1.30"  # below and above the version that can keep client connections through a reload
 VERSIONS = (OLD, NEW)
+DEFAULTS = PoolOptions()
 CONFIG = """\
 worker_processes 2;
 events {{ worker_connections 1024; }}
@@ -28,7 +29,7 @@ http {{
     access_log /dev/stdout rollout;
     {http}
     server {{
-        listen 80;
+        listen 80 default_server;
         {server}
         location / {{
             proxy_http_version 1.1;
@@ -71,10 +72,11 @@ class App:
 
     name: str
     ip: str
+    port: int = 8000
 
     @property
     def upstream(self) -> Upstream:
-        return Upstream(self.name, self.ip, 8000)
+        return Upstream(self.name, self.ip, self.port)
 
 
 @dataclass
@@ -152,7 +154,7 @@ def everything(client: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-def pool(*apps: App, service: str = "web", options: PoolOptions = PoolOptions()) -> Pool:
+def pool(*apps: App, service: str = "web", options: PoolOptions = DEFAULTS) -> Pool:
     return Pool(service, tuple(app.upstream for app in apps), options)
 
 

@@ -1,0 +1,626 @@
+"""The nginx adapter against real nginx: what it promises of a switch, of a refusal, of a crash and of a drain."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollout.errors import ProxyRejected, SpecError, StateError
+from rollout.model import InFlight, Pool, PoolOptions, ServiceSettings, Switched
+from rollout.proxies.nginx import Nginx
+from tests.e2e.nginx_bench import NEW, OLD, VERSIONS, App, Bench, Edge, bench, docker, eventually, everything, pool
+
+pytestmark = pytest.mark.e2e
+
+KEPT = "keepalive_timeout 15s; keepalive_min_timeout 8s;"
+
+
+@pytest.fixture(params=VERSIONS)
+def edge(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Edge]:
+    with bench(tmp_path, request.param) as running:
+        yield running
+
+
+@pytest.fixture
+def old_edge(tmp_path: Path) -> Iterator[Edge]:
+    with bench(tmp_path, OLD) as running:
+        yield running
+
+
+class Around:
+    """A proxy process of which one method is another: what happens at that moment in a test."""
+
+    def __init__(self, process: Any, **instead: Callable[..., Any]) -> None:
+        self._process = process
+        self._instead = instead
+
+    def __getattr__(self, name: str) -> Any:
+        return self._instead.get(name) or getattr(self._process, name)
+
+
+class Killed(BaseException):
+    """SIGKILL, as near as it gets within one process: nothing that runs afterwards is allowed to matter."""
+
+
+def version(answer: bytes) -> str:
+    head = answer.partition(b"\r\n\r\n")[0].decode()
+    return next((line.split()[1] for line in head.split("\r\n") if line.lower().startswith("x-version:")), "none")
+
+
+def served_by(edge: Edge, host: str = "web") -> str:
+    return version(edge.get("/work?ms=0", host))
+
+
+def drained(adapter: Nginx, switched: Switched | None, *gone: App) -> InFlight:
+    def look() -> InFlight | None:
+        seen = adapter.in_flight(switched, [app.upstream for app in gone])
+        return seen if seen.drained else None
+
+    return eventually(look)
+
+
+def stays(adapter: Nginx, switched: Switched, *gone: App, seconds: float = 0.8) -> InFlight:
+    """Not drained, however often one looks, for a while that is long against a reload."""
+    deadline = time.monotonic() + seconds
+    while True:
+        seen = adapter.in_flight(switched, [app.upstream for app in gone])
+        assert not seen.drained, seen
+        if time.monotonic() > deadline:
+            return seen
+
+
+def templates(edge: Edge, upstream: str) -> Nginx:
+    """An adapter with the user's own upstream template."""
+    (edge.directory / "templates/nginx").mkdir(parents=True, exist_ok=True)
+    (edge.directory / "templates/nginx/upstream.conf.j2").write_text(upstream)
+    edge.settings = replace(edge.settings, templates=str(edge.directory / "templates"))
+    return edge.adapter()
+
+
+PLAIN = "upstream {{ service }} { {% for u in upstreams %}server {{ u.address }};{% endfor %} }\n"
+
+
+# --- a switch --------------------------------------------------------------------------------------------------
+
+
+def test_a_switch_moves_the_traffic_and_nothing_of_the_others(edge: Edge) -> None:
+    adapter, one, two = edge.adapter(), edge.app(1), edge.app(2)
+    adapter.switch(pool(one, service="other"))
+    untouched = (edge.rendered / "current/other.conf").read_bytes()
+    adapter.switch(pool(one))
+    switched = adapter.switch(pool(two))
+    assert switched.reloaded
+    assert switched.previous == pool(one)
+    assert [served_by(edge) for _ in range(20)] == ["2"] * 20
+    assert served_by(edge, "other") == "1"
+    assert (edge.rendered / "current/other.conf").read_bytes() == untouched
+    assert edge.adapter().pool("web") == pool(two)
+    assert drained(adapter, switched, one) == InFlight(True)
+
+
+def test_no_answer_comes_from_the_former_pool_once_a_switch_is_over(edge: Edge) -> None:
+    adapter, one, two = edge.adapter(), edge.app(1), edge.app(2)
+    for app, other in ((one, two), (two, one)) * 3:
+        adapter.switch(pool(app))
+        expected = "1" if app is one else "2"
+        assert {served_by(edge) for _ in range(30)} == {expected}, other
+
+
+def test_what_is_live_is_not_loaded_again(edge: Edge) -> None:
+    adapter, one = edge.adapter(), edge.app(1)
+    adapter.switch(pool(one))
+    before, tree = {p.pid for p in edge.process.processes()}, edge.tree()
+    switched = edge.adapter().switch(pool(one))
+    assert not switched.reloaded
+    assert switched.previous == switched.current == pool(one)
+    assert {p.pid for p in edge.process.processes()} == before
+    assert edge.tree() == tree
+
+
+def test_preparing_changes_nothing_and_is_not_done_twice(old_edge: Edge) -> None:
+    edge, execs = old_edge, []
+
+    def execute(argv: Any, **more: Any) -> Any:
+        execs.append(argv)
+        return edge.process.exec(argv, **more)
+
+    adapter, one = edge.adapter(Around(edge.process, exec=execute)), edge.app(1)
+    tree = edge.tree()
+    adapter.prepare(pool(one))
+    assert edge.tree() == tree
+    assert "503" in edge.get().decode()
+    tested = len(execs)
+    adapter.switch(pool(one))
+    assert len(execs) == tested
+    assert served_by(edge) == "1"
+
+
+def test_a_pool_without_upstreams_answers_503_with_retry_after(edge: Edge) -> None:
+    adapter, one = edge.adapter(), edge.app(1)
+    adapter.switch(pool(one))
+    adapter.switch(Pool("web"))
+    head = edge.get().partition(b"\r\n\r\n")[0]
+    assert b" 503 " in head
+    assert b"\r\nRetry-After: 1" in head
+
+
+def test_only_two_generations_and_nothing_else_are_left(old_edge: Edge) -> None:
+    adapter, one, two = old_edge.adapter(), old_edge.app(1), old_edge.app(2)
+    for app in (one, two, one, two):
+        adapter.switch(pool(app))
+    generations = sorted(p.name for p in old_edge.rendered.iterdir())
+    assert len(generations) == 4
+    assert generations[0] == "current"
+    assert generations[3] == "rollout.conf"
+    assert sorted(p.name for p in (old_edge.rendered / "current").iterdir()) == [
+        "other.conf", "rollout-status.conf", "web.conf",
+    ]  # fmt: skip
+
+
+def test_a_whole_virtual_host_passes_websockets(old_edge: Edge) -> None:
+    adapter, one = old_edge.adapter(), old_edge.app(1)
+    adapter.switch(pool(one, service="shop", options=PoolOptions(hosts=("shop.example", "*.shop.example"))))
+    assert served_by(old_edge, "www.shop.example") == "1"
+    with upgraded(old_edge, "shop.example") as client:
+        client.sendall(b"hello")
+        assert client.recv(5) == b"hello"
+
+
+def test_two_rollouts_of_two_services_at_the_same_time_both_take_hold(old_edge: Edge) -> None:
+    one, two = old_edge.app(1), old_edge.app(2)
+    web, other = pool(one), pool(two, service="other")
+    done: list[bool] = []
+    threads = [
+        threading.Thread(target=lambda p=p: done.append(old_edge.adapter().switch(p).reloaded)) for p in (web, other)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert done == [True, True]
+    assert (served_by(old_edge), served_by(old_edge, "other")) == ("1", "2")
+
+
+# --- a configuration that is still to come, or elsewhere ----------------------------------------------------------
+
+
+def test_the_first_upstream_of_a_service_that_nginx_already_names(old_edge: Edge) -> None:
+    """nginx.conf on disk does not load before the switch: there is no upstream `api` yet."""
+    edge, one = old_edge, old_edge.app(1)
+    edge.configure(http="server { listen 80; server_name api; location / { proxy_pass http://api; } }")
+    assert [f.code for f in edge.adapter().findings() if f.severity == "error"] == ["nginx-config"]
+    edge.adapter().switch(pool(one, service="api"))
+    assert served_by(edge, "api") == "1"
+
+
+def test_an_nginx_that_includes_the_directory_but_has_nothing_of_ours_yet(tmp_path: Path) -> None:
+    with Bench(tmp_path, OLD) as made:
+        edge = made.edge
+        for path in edge.rendered.iterdir():
+            if path.is_symlink() or path.is_file():
+                path.unlink()
+            else:
+                shutil.rmtree(path)
+        (edge.directory / "nginx.conf").write_text(
+            "events {} http { include rollout.d/*.conf; server { listen 80; location / { return 204; } } }"
+        )
+        edge.start()
+        eventually(lambda: True if any("worker" in title for title in edge.titles()) else None)
+        one = edge.app(1)
+        with pytest.raises(ProxyRejected):
+            templates(edge, "nonsense;").switch(pool(one))
+        assert edge.tree() == {}
+        templates(edge, PLAIN).switch(pool(one, options=PoolOptions(hosts=("web",))))
+        assert served_by(edge) == "1"
+
+
+def test_relative_includes_globs_and_certificates_are_tested_where_they_are(old_edge: Edge) -> None:
+    edge, one = old_edge, old_edge.app(1)
+    inside = {
+        "/etc/nginx/nginx.conf.d/site.conf": "include ./parts/[l]ist*.conf;\ninclude rollout.d/r*.conf;",
+        "/etc/nginx/parts/list one.conf": "server { listen 80; include ../nginx/parts/proxy.inc; }",
+        "/etc/nginx/parts/proxy.inc": "location / { auth_basic off; proxy_pass http://web; }",
+    }
+    for path, text in inside.items():
+        docker("exec", edge.name, "sh", "-c", 'mkdir -p "$(dirname "$0")"; printf %s "$1" > "$0"', path, text)
+    (edge.directory / "nginx.conf").write_text(
+        'user www-data; events {} http { # a comment with "include x;"\n types { } include "mime.types";'
+        " include nginx.conf.d/*.conf; }"
+    )
+    edge.adapter().switch(pool(one))
+    assert served_by(edge) == "1"
+    with pytest.raises(ProxyRejected) as refused:
+        templates(edge, "no_such_directive on;").switch(Pool("web"))
+    assert "no_such_directive" in "\n".join(refused.value.details)
+    assert served_by(edge) == "1"
+
+
+# --- a refusal changes nothing ---------------------------------------------------------------------------------
+
+BROKEN = {
+    "syntax error of the template": "upstream {{ service }} { {% for u in %} }",
+    "undefined name": "upstream {{ service }} { server {{ nonsense.address }}; }",
+    "unknown directive": "upstream {{ service }} { server 127.0.0.1:1; no_such_directive on; }",
+    "unbalanced": "upstream {{ service }} { server 127.0.0.1:1;",
+    "missing file": "include /nowhere/at/all.conf;",
+    "no upstream": "# nothing",
+}
+
+
+def test_a_bad_template_changes_no_byte_and_no_worker(old_edge: Edge) -> None:
+    edge, one = old_edge, old_edge.app(1)
+    edge.adapter().switch(pool(one))
+    tree, workers = edge.tree(), {p.pid for p in edge.process.processes()}
+    for what, text in BROKEN.items():
+        adapter = templates(edge, text)
+        for change in (adapter.prepare, adapter.switch):
+            with pytest.raises(ProxyRejected) as refused:
+                change(Pool("web"))
+            assert edge.tree() == tree, what
+            assert refused.value.details or "upstream.conf.j2" in refused.value.message, what
+    assert {p.pid for p in edge.process.processes()} == workers
+    assert served_by(edge) == "1"
+
+
+def test_a_reload_that_nginx_refuses_restores_what_was(edge: Edge) -> None:
+    """A port that another process has: nginx's own test passes, the reload fails after 2.5 s."""
+    one, two = edge.app(1), edge.app(2)
+    edge.adapter().switch(pool(one))
+    name = f"{edge.name}-app3"
+    script = "import socket, time; s = socket.create_server(('', 81)); print('bound', flush=True); time.sleep(600)"
+    docker(
+        "run",
+        "-d",
+        "--name",
+        name,
+        "--network",
+        f"container:{edge.name}",
+        "rollout-test/python",
+        "python3",
+        "-c",
+        script,
+    )
+    edge.apps.append(App(name, ""))
+    eventually(lambda: docker("logs", name) or None)
+    tree = edge.tree()
+    workers = {p.pid for p in edge.process.processes() if p.title == "nginx: worker process"}
+    adapter = templates(edge, PLAIN + "server { listen 81; }\n")
+    with pytest.raises(ProxyRejected) as refused:
+        adapter.switch(pool(two))
+    assert "still could not bind()" in "\n".join(refused.value.details)
+    assert "2026" not in "\n".join(refused.value.details)
+    assert edge.tree() == tree
+    assert {p.pid for p in edge.process.processes() if p.title == "nginx: worker process"} == workers
+    assert served_by(edge) == "1"
+    edge.settings = replace(edge.settings, templates="")
+    assert not edge.adapter().switch(pool(one)).reloaded
+    assert edge.adapter().switch(pool(two)).reloaded
+    assert served_by(edge) == "2"
+
+
+def test_a_directory_that_cannot_be_written_changes_nothing(old_edge: Edge) -> None:
+    import resource
+
+    adapter, one = old_edge.adapter(), old_edge.app(1)
+    adapter.switch(pool(one))
+    tree = old_edge.tree()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))  # a file that grows beyond it: the disk is full
+    try:
+        with pytest.raises(StateError):
+            adapter.switch(pool(one, options=PoolOptions(keepalive=7)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert old_edge.tree() == tree
+    assert adapter.switch(pool(one)).reloaded is False
+
+
+# --- crashes and restarts --------------------------------------------------------------------------------------
+
+
+def test_an_nginx_restarted_while_a_candidate_is_tested_loads_what_was(old_edge: Edge) -> None:
+    edge, one, two = old_edge, old_edge.app(1), old_edge.app(2)
+    edge.adapter().switch(pool(one))
+    seen: list[str] = []
+
+    def execute(argv: Any, **more: Any) -> Any:
+        if "-t" in argv:
+            docker("restart", "-t", "0", edge.name)
+            eventually(lambda: True if b"X-Version" in edge.get("/work?ms=0") else None)
+            seen.append(served_by(edge))
+        return edge.process.exec(argv, **more)
+
+    adapter = edge.adapter(Around(edge.process, exec=execute))
+    templates(edge, "nonsense;")
+    with pytest.raises(ProxyRejected):
+        edge.adapter(Around(edge.process, exec=execute)).prepare(pool(two))
+    assert seen == ["1"]
+    adapter.switch(pool(two))
+    assert seen == ["1", "1"]
+    assert served_by(edge) == "2"
+
+
+def test_an_nginx_restarted_instead_of_reloaded_is_confirmed_all_the_same(old_edge: Edge) -> None:
+    edge, one, two = old_edge, old_edge.app(1), old_edge.app(2)
+    edge.adapter().switch(pool(one))
+    restart = Around(edge.process, signal=lambda name: docker("restart", "-t", "0", edge.name))
+    adapter = edge.adapter(restart)
+    switched = adapter.switch(pool(two))
+    assert served_by(edge) == "2"
+    assert drained(adapter, switched, one).drained
+
+
+@pytest.mark.parametrize("told", [False, True], ids=["before the signal", "after the signal"])
+def test_a_crash_between_publishing_and_confirming_is_finished_by_the_next_run(old_edge: Edge, told: bool) -> None:
+    edge, one, two = old_edge, old_edge.app(1), old_edge.app(2)
+    edge.adapter().switch(pool(one))
+
+    def signal(name: str) -> None:
+        if told:
+            edge.process.signal(name)
+        raise Killed
+
+    with pytest.raises(Killed):
+        edge.adapter(Around(edge.process, signal=signal)).switch(pool(two))
+    after = edge.adapter()
+    assert after.pool("web") == pool(two)
+    assert not after.in_flight(None, [one.upstream]).drained
+    switched = after.switch(pool(two))
+    assert switched.reloaded
+    assert {served_by(edge) for _ in range(20)} == {"2"}
+    assert drained(after, switched, one).drained
+    assert edge.adapter().switch(pool(two)).reloaded is False
+    assert len([name for name in edge.tree() if name.startswith("gen-") and "/" not in name]) == 2
+
+
+def test_a_crash_leaves_the_last_seen_live_as_what_a_refusal_restores(old_edge: Edge) -> None:
+    edge, one, two = old_edge, old_edge.app(1), old_edge.app(2)
+    edge.adapter().switch(pool(one))
+
+    def signal(name: str) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        edge.adapter(Around(edge.process, signal=signal)).switch(pool(two))
+    with pytest.raises(ProxyRejected):
+        templates(edge, "nonsense;").switch(Pool("web"))
+    assert templates(edge, PLAIN).switch(pool(one)).reloaded
+    assert served_by(edge) == "1"
+
+
+# --- drains ----------------------------------------------------------------------------------------------------
+
+
+def test_a_client_that_connected_before_holds_the_drain_until_it_is_served(edge: Edge) -> None:
+    adapter, one, two = edge.adapter(), edge.app(1), edge.app(2)
+    adapter.switch(pool(one))
+    with contextlib.closing(edge.connect()) as client:
+        edge.get()  # the connection before it has been accepted, then
+        switched = adapter.switch(pool(two))
+        assert stays(adapter, switched, one).connections == 1
+        client.sendall(b"POST /work?ms=300 HTTP/1.1\r\nHost: web\r\nContent-Length: 2\r\n\r\nok")
+        stays(adapter, switched, one, seconds=0.1)
+        assert version(everything(client)) == "1"
+        drained(adapter, switched, one)
+
+
+def test_a_slow_upload_holds_the_drain_until_it_is_answered(edge: Edge) -> None:
+    adapter, one, two = edge.adapter(), edge.app(1), edge.app(2)
+    adapter.switch(pool(one))
+    with contextlib.closing(edge.connect()) as client:
+        client.sendall(b"POST /upload HTTP/1.1\r\nHost: web\r\nContent-Length: 10\r\n\r\n12345")
+        edge.get()
+        switched = adapter.switch(pool(two))
+        assert stays(adapter, switched, one).connections == 1
+        client.sendall(b"67890")
+        answer = everything(client)
+        assert version(answer) == "1"
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["length"] == 10
+        drained(adapter, switched, one)
+
+
+@contextlib.contextmanager
+def upgraded(edge: Edge, host: str) -> Iterator[socket.socket]:
+    with contextlib.closing(edge.connect()) as client:
+        client.sendall(
+            f"GET /upgrade HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n".encode()
+        )
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += client.recv(1) or pytest.fail("closed without an answer")
+        assert b" 101 " in head
+        yield client
+
+
+def test_another_services_websocket_does_not_hold_the_drain(edge: Edge) -> None:
+    adapter, one, two = edge.adapter(), edge.app(1), edge.app(2)
+    adapter.switch(pool(one))
+    adapter.switch(pool(two, service="shop", options=PoolOptions(hosts=("shop",))))
+    with upgraded(edge, "shop") as client, contextlib.closing(edge.connect()) as waiting:
+        edge.get()
+        switched = adapter.switch(pool(two))
+        assert stays(adapter, switched, one).connections == 1  # the client that waits; the WebSocket is not cut
+        waiting.close()
+        drained(adapter, switched, one)
+        assert any("shutting down" in title for title in edge.titles())
+        client.sendall(b"still")
+        assert client.recv(5) == b"still"
+
+
+def test_its_own_websocket_holds_the_drain_and_is_counted(old_edge: Edge) -> None:
+    adapter, one, two = old_edge.adapter(), old_edge.app(1), old_edge.app(2)
+    adapter.switch(pool(one))
+    with upgraded(old_edge, "web"):
+        switched = adapter.switch(pool(two))
+        assert stays(adapter, switched, one).connections == 1
+        assert "1 old worker, 1 connection" in adapter.in_flight(switched, [one.upstream]).detail
+    drained(adapter, switched, one)
+
+
+def test_a_request_to_a_replica_that_stays_may_still_be_tried_on_the_old_one(old_edge: Edge) -> None:
+    """old pool {one, two}, new pool {two}: when `two` breaks the connection, the old worker goes on to `one`."""
+    adapter, one, two = old_edge.adapter(), old_edge.app(1), old_edge.app(2)
+    adapter.switch(pool(one, two))
+    with contextlib.ExitStack() as stack:
+        clients = []
+        while not (in_flight(one) == 0 and in_flight(two) == 1):
+            if in_flight(one) == 0:  # each worker takes turns of its own
+                clients = [stack.enter_context(contextlib.closing(old_edge.connect()))]
+                clients[0].sendall(b"GET /work?ms=3000 HTTP/1.1\r\nHost: web\r\n\r\n")
+                eventually(lambda: True if in_flight(one) or in_flight(two) else None)
+            else:
+                clients.pop().close()
+                eventually(lambda: True if not in_flight(one) else None)
+        switched = adapter.switch(pool(two))
+        stays(adapter, switched, one, seconds=0.5)
+        docker("kill", two.name)
+        assert version(everything(clients[0])) == "1"
+        drained(adapter, switched, one)
+
+
+def in_flight(app: App) -> int:
+    with contextlib.closing(socket.create_connection((app.ip, 8000))) as client:
+        client.sendall(b"GET /stats HTTP/1.1\r\nHost: x\r\n\r\n")
+        return int(json.loads(one_answer(client)[1])["in_flight"])
+
+
+def test_a_kept_connection_brings_another_request_to_the_old_replica(tmp_path: Path) -> None:
+    """keepalive_min_timeout: a client joined to another service's upstream comes back with a request to ours."""
+    with Bench(tmp_path, NEW) as made:
+        edge = made.edge
+        edge.configure(http=KEPT)
+        edge.start()
+        adapter, one, two = edge.adapter(), edge.app(1), edge.app(2)
+        adapter.switch(pool(two, service="shop", options=PoolOptions(hosts=("shop",))))
+        adapter.switch(pool(one))
+        with contextlib.closing(edge.connect()) as client:
+            client.sendall(b"GET /stream?seconds=3&chunks=30 HTTP/1.1\r\nHost: shop\r\n\r\n")
+            stream = client.recv(1)
+            switched = adapter.switch(pool(two))
+            stays(adapter, switched, one)
+            while not stream.endswith(b"\r\n0\r\n\r\n"):
+                stream += client.recv(65536) or pytest.fail("cut")
+            client.sendall(b"POST /work?ms=0 HTTP/1.1\r\nHost: web\r\nContent-Length: 2\r\n\r\nok")
+            assert version(everything(client)) == "1"
+            drained(adapter, switched, one)
+
+
+def one_answer(client: socket.socket) -> tuple[bytes, bytes]:
+    """Head and body of one answer on a connection that is kept."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += client.recv(1) or pytest.fail("closed without an answer")
+    length = next(
+        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
+    )
+    body = b""
+    while len(body) < length:
+        body += client.recv(length - len(body)) or pytest.fail("closed within the answer")
+    return head, body
+
+
+def test_without_tools_in_the_image_only_the_end_of_the_workers_counts(old_edge: Edge) -> None:
+    def execute(argv: Any, **more: Any) -> Any:
+        result = old_edge.process.exec(argv, **more)
+        return replace(result, exit_code=127, output="sh: not found") if argv[0] == "sh" else result
+
+    adapter, one, two = old_edge.adapter(Around(old_edge.process, exec=execute)), old_edge.app(1), old_edge.app(2)
+    adapter.switch(pool(one))
+    adapter.switch(pool(two, service="shop", options=PoolOptions(hosts=("shop",))))
+    with upgraded(old_edge, "shop"):
+        switched = adapter.switch(pool(two))
+        assert stays(adapter, switched, one).detail == "1 old worker"
+    drained(adapter, switched, one)
+
+
+def test_after_a_restart_no_worker_knows_the_old_ones(old_edge: Edge) -> None:
+    adapter, one, two = old_edge.adapter(), old_edge.app(1), old_edge.app(2)
+    adapter.switch(pool(one))
+    with contextlib.closing(old_edge.connect()):
+        old_edge.get()
+        switched = adapter.switch(pool(two))
+        stays(adapter, switched, one, seconds=0.2)
+        docker("restart", "-t", "0", old_edge.name)
+        assert adapter.in_flight(switched, [one.upstream]).drained
+
+
+# --- counting, looking, complaining ----------------------------------------------------------------------------
+
+
+def test_requests_are_counted_by_upstream(edge: Edge) -> None:
+    adapter, one, two = edge.adapter(), edge.app(1), edge.app(2)
+    adapter.switch(pool(one))
+    edge.get("/work?ms=0")
+    marker = adapter.mark("web")
+    for _ in range(5):
+        edge.get("/work?ms=0")
+    adapter.switch(pool(two))
+    for _ in range(3):
+        edge.get("/work?ms=0")
+    adapter.switch(pool(App(two.name, two.ip, port=1)))
+    assert b" 502 " in edge.get("/work?ms=0")
+    fresh = edge.adapter()
+
+    def look() -> dict[str, tuple[int, int]] | None:
+        counted = fresh.count("web", marker)
+        assert counted.missing == ""
+        seen = {address: (c.requests, c.failed) for address, c in counted.by_address.items()}
+        return seen if sum(r for r, _ in seen.values()) >= 9 else None
+
+    assert eventually(look) == {f"{one.ip}:8000": (5, 0), f"{two.ip}:8000": (3, 0), f"{two.ip}:1": (1, 1)}
+
+
+def test_without_the_log_format_the_line_to_add_is_named(old_edge: Edge) -> None:
+    (old_edge.directory / "nginx.conf").write_text("events {} http { include /etc/nginx/rollout.d/*.conf; }")
+    counted = old_edge.adapter().count("web", old_edge.adapter().mark("web"))
+    assert "access_log /dev/stdout rollout;" in counted.missing
+    assert not counted.by_address
+
+
+def test_a_configuration_without_our_include_is_refused_with_the_line_to_add(old_edge: Edge) -> None:
+    (old_edge.directory / "nginx.conf").write_text("events {} http { # include /etc/nginx/rollout.d/*.conf;\n }")
+    tree = old_edge.tree()
+    with pytest.raises(SpecError) as refused:
+        old_edge.adapter().switch(pool(old_edge.app(1)))
+    assert "include /etc/nginx/rollout.d/*.conf;" in refused.value.details[0]
+    assert old_edge.tree() == tree
+    assert [f.code for f in old_edge.adapter().findings() if f.severity == "error"] == ["nginx-include"]
+
+
+def test_a_directory_that_nginx_does_not_see_is_refused(old_edge: Edge, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    old_edge.settings = replace(old_edge.settings, config=str(tmp_path / "elsewhere"))
+    with pytest.raises(SpecError) as refused:
+        old_edge.adapter().prepare(Pool("web"))
+    assert f"{tmp_path}/elsewhere:/etc/nginx/rollout.d" in refused.value.details[0]
+    old_edge.settings = replace(old_edge.settings, config=str(tmp_path / "nowhere"))
+    with pytest.raises(SpecError) as refused:
+        old_edge.adapter().prepare(Pool("web"))
+    assert "mkdir" in refused.value.details[0]
+
+
+def test_the_network_is_one_that_both_are_on(old_edge: Edge) -> None:
+    adapter = old_edge.adapter()
+    assert adapter.network(ServiceSettings("web", 8000, networks=("front", old_edge.network))) == old_edge.network
+    with pytest.raises(SpecError) as refused:
+        adapter.network(ServiceSettings("web", 8000, networks=("front", "back")))
+    assert old_edge.network in refused.value.details[0]
+    assert "back, front" in refused.value.details[0]
+
+
+def test_findings_of_a_lossless_configuration_are_none(tmp_path: Path) -> None:
+    with Bench(tmp_path, NEW) as made:
+        made.edge.configure(http="keepalive_timeout 15s; keepalive_min_timeout 15s;")
+        made.edge.start()
+        eventually(lambda: True if any("worker" in title for title in made.edge.titles()) else None)
+        assert made.edge.adapter().findings() == []

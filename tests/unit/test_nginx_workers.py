@@ -1,0 +1,166 @@
+"""What a look at the sockets proves, and what it does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from rollout.ports import Process
+from rollout.proxies.nginx_config import LoadedConfig
+from rollout.proxies.nginx_log import counted
+from rollout.proxies.nginx_reload import refusal
+from rollout.proxies.nginx_workers import (
+    Socket,
+    Sockets,
+    Token,
+    Workers,
+    pids_only,
+    read_sockets,
+    remaining,
+    workers,
+)
+
+OLD, PEER, OTHER = ("10.0.0.5", 8000), ("10.0.0.6", 8000), ("10.0.0.7", 9000)
+
+
+def client(inode: int) -> Socket:
+    return Socket(("10.0.0.2", 80), ("10.0.0.1", 40000 + inode), "01", inode)
+
+
+def to(remote: tuple[str, int], inode: int) -> Socket:
+    return Socket(("10.0.0.2", 50000 + inode), remote, "01", inode)
+
+
+def look(*workers_sockets: list[Socket], later: list[Socket] | None = None) -> Sockets:
+    every = {s.inode: s for held in workers_sockets for s in held}
+    second = every if later is None else {s.inode: s for s in later}
+    held = {pid: {s.inode for s in sockets} for pid, sockets in enumerate(workers_sockets)}
+    return Sockets(every, second, {80}, (32768, 60999), held)
+
+
+@pytest.mark.parametrize(
+    ("sockets", "done", "connections"),
+    [
+        ([client(1), to(OTHER, 2)], True, 0),
+        ([], True, 0),
+        ([client(1)], False, 1),
+        ([client(1), to(OLD, 2)], False, 1),
+        ([client(1), client(3), to(OTHER, 2)], False, 1),
+        ([client(1), to(PEER, 2)], False, 0),
+        ([client(1), to(("10.0.0.9", 53), 2)], False, 1),
+        ([to(OTHER, 2)], False, 0),
+    ],
+)
+def test_done_is_every_client_joined_to_another_service(sockets: list[Socket], done: bool, connections: int) -> None:
+    seen = remaining(look(sockets), [OLD], [PEER])
+    assert seen is not None
+    assert (seen.done, seen.connections) == (done, connections)
+
+
+def test_one_worker_that_is_not_done_is_enough() -> None:
+    seen = remaining(look([client(1), to(OTHER, 2)], [client(3)]), [OLD], [])
+    assert seen is not None
+    assert not seen.done
+
+
+def test_an_upstream_that_changes_during_the_look_does_not_count_twice() -> None:
+    both = [client(1), client(2), to(OTHER, 3), to(OTHER, 4)]
+    seen = remaining(look(both, later=[client(1), client(2), to(OTHER, 4)]), [OLD], [])
+    assert seen is not None
+    assert not seen.done
+
+
+def test_nothing_is_proven_by_what_cannot_be_read() -> None:
+    assert remaining(Sockets(held=None), [OLD], []) is None
+    assert remaining(Sockets(), [OLD], []) is None
+
+
+def test_a_client_of_a_port_that_is_no_longer_listened_on_is_a_client() -> None:
+    gone = Socket(("10.0.0.2", 81), ("10.0.0.1", 40000), "01", 1)
+    seen = remaining(look([gone, to(OTHER, 2)]), [OLD], [])
+    assert seen is not None
+    assert seen.done
+
+
+def test_reading_the_tables_and_the_links() -> None:
+    row = "   0: 0200000A:{} 0500000A:{} {} 0:0 00:0 0 33 0 {} 1"
+    lines = [
+        "table first",
+        "  sl  local_address rem_address   st tx_queue",
+        row.format("0050", "9C41", "01", 11),
+        row.format("C350", "1F40", "01", 12),
+        "   0: 00000000:0050 00000000:0000 0A 0:0 00:0 0 0 0 9 1",
+        "range 32768\t60999",
+        "worker 7",
+        "lr-x------ 1 www www 64 Nov 23 15:00 3 -> socket:[11]",
+        "lr-x------ 1 www www 64 Nov 23 15:00 4 -> socket:[12]",
+        "lr-x------ 1 www www 64 Nov 23 15:00 5 -> anon_inode:[eventpoll]",
+        "table second",
+        "   1: 0000000000000000FFFF00000200000A:0050 0000000000000000FFFF00000100000A:9C41 01 0:0 00:0 0 33 0 11 1",
+    ]
+    seen = read_sockets(lines)
+    assert seen.held == {7: {11, 12}}
+    assert seen.listening == {80}
+    assert seen.first[12].remote == ("10.0.0.5", 8000)
+    assert seen.second[11].remote == ("10.0.0.1", 40001)
+    assert read_sockets([*lines, "denied"]).held is None
+
+
+def test_titles_tell_generations_apart() -> None:
+    titles = ["nginx: master process nginx", "nginx: worker process", "nginx: worker process is shutting down",
+              "nginx: cache manager process"]  # fmt: skip
+    seen = workers(Process(pid, title) for pid, title in enumerate(titles))
+    assert seen == Workers(frozenset({1}), frozenset({2}))
+
+
+def test_a_token_survives_as_text() -> None:
+    token = Token("id", (1, 2), "http2")
+    assert Token.of(token.text()) == token
+    assert Token.of("nonsense") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "pairs"),
+    [
+        ("http { server { listen 80; } }", True),
+        ("http { keepalive_min_timeout 0; }", True),
+        ("http { keepalive_min_timeout 5s; }", False),
+        ("http { server { listen 443 ssl http2; } }", False),
+        ("http { server { http2 on; } }", False),
+        ("http { server { http2 off; location / { auth_request off; } } }", True),
+        ("http { server { location / { mirror /m; } } }", False),
+        ("http { server { listen unix:/run/x; } }", False),
+        ("http { server { location / { access_by_lua_file x.lua; } } }", False),
+    ],
+)
+def test_when_sockets_prove_something(text: str, pairs: bool) -> None:
+    assert (pids_only(LoadedConfig("/n", {"/n": text})) == "") is pairs
+
+
+def test_a_taken_port_is_a_refusal_only_once_nginx_gave_up() -> None:
+    trying = "2026/11/23 15:00:00 [emerg] 1#1: bind() to 0.0.0.0:81 failed (98: Address already in use)"
+    gave_up = "2026/11/23 15:00:02 [emerg] 1#1: still could not bind()"
+    assert refusal([trying, trying]) == []
+    assert refusal([trying, trying, gave_up]) == [
+        "[emerg] bind() to 0.0.0.0:81 failed (98: Address already in use)",
+        "[emerg] still could not bind()",
+    ]
+    assert refusal(['2026/11/23 15:00:00 [emerg] 1#1: unknown directive "x"']) == ['[emerg] unknown directive "x"']
+    assert refusal(["2026/11/23 15:00:00 [error] 1#1: connect() failed"]) == []
+
+
+def test_counting_blames_each_upstream_for_its_own() -> None:
+    def line(status: int, addresses: str, agent: str = "x") -> str:
+        head = f'1.2.3.4 - - [23/Nov/2026:15:00:00 +0000] "GET / HTTP/1.1" {status} 5 "-" "{agent}"'
+        return f'{head} rollout="{addresses}" "200" 0.010'
+
+    lines = [
+        line(200, "10.0.0.5:80"),
+        line(502, "10.0.0.5:80"),
+        line(200, "10.0.0.5:80, 10.0.0.6:80"),
+        line(404, "[fd00::1]:80"),
+        line(200, "-"),
+        line(200, "10.0.0.5:80", agent="rollout=\\x226.6.6.6:1\\x22 \\x22200\\x22 0.1"),
+        "[emerg] something else",
+    ]
+    seen = {address: (c.requests, c.failed) for address, c in counted(lines).items()}
+    assert seen == {"10.0.0.5:80": (4, 2), "10.0.0.6:80": (1, 0), "[fd00::1]:80": (1, 0)}
