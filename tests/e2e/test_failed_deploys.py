@@ -80,11 +80,12 @@ def test_unhealthy_for_docker_ends_the_wait_at_once(shop: Shop) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_exits_at_once_twenty_times(shop: Shop) -> None:
+def test_exits_at_once_many_times(shop: Shop) -> None:
+    times = 20 if shop.edge.type == "nginx" else 3  # where nothing is reloaded there is less to wear out
     deadline = {"health": {"healthy_deadline": "100s"}}
     crash = {"CRASH_AT_START": "there is no database"}
     with changed(shop, environment=crash, **{"x-rollout": deadline}), nothing_changes(shop):
-        for _ in range(20):
+        for _ in range(times):
             done = failed(shop, "exited with code 1", "there is no database")
             assert done.seconds < 30
 
