@@ -20,6 +20,7 @@ from rollout.errors import LockHeld, StateError
 from rollout.ports import Clock
 from rollout.waiting import DeadlinePassed, wait_for
 
+GLANCE = 0.2  # seconds; `holder`, which only looks, has the lock for a moment
 ORPHAN_WAIT = 60.0  # seconds; longer than the calls a dead owner's child may still be making
 
 _held: set[int] = set()
@@ -75,6 +76,7 @@ class FileLock:
     def _acquire(self, fd: int, service: str, wait: float) -> None:
         if _try(fd):
             return
+        wait = max(wait, GLANCE)
         if not _alive(_record(fd)):
             wait = max(wait, ORPHAN_WAIT)  # its owner is dead, only a child of its still works: that ends by itself
         try:

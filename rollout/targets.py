@@ -9,9 +9,10 @@ from typing import Any
 from rollout.compose import LoadedProject, with_image
 from rollout.deploy import Request
 from rollout.errors import ImageNotFound, UsageError
-from rollout.model import Project, Revision, RevisionKey
+from rollout.model import Pool, Project, Replica, Revision, RevisionKey
 from rollout.ports import Engine, Images, Journal, RolloutRecord
 from rollout.retention import keep_tag
+from rollout.steps.run import routed_ids
 
 Hashes = Callable[[str], Mapping[str, str]]  # Compose.hashes
 SEARCHED = 1000  # rollouts looked through for the one before
@@ -92,6 +93,16 @@ def choose_revision(journal: Journal, service: str, number: int | None) -> Revis
         f"service {service}: there is no revision to go back to",
         hint=f"`rollout history {service}` shows what was deployed",
     )
+
+
+def live_revision(journal: Journal, service: str, replicas: Sequence[Replica], pool: Pool | None) -> Revision | None:
+    """The revision that serves: the one deployed last, else the one whose replicas are in the pool. None: not known."""
+    live = journal.live(service)
+    if live is not None:
+        return live
+    routed = routed_ids(pool, replicas)
+    keys = {replica.key for replica in replicas if replica.id in routed}
+    return next((revision for revision in journal.revisions(service) if revision.key in keys), None)
 
 
 def _served(history: Sequence[RolloutRecord]) -> list[int]:

@@ -10,7 +10,7 @@ import click
 
 from rollout.cli.options import Globals
 from rollout.cli.terminal import colors
-from rollout.errors import ExitCode, RolloutError, UsageError
+from rollout.errors import ExitCode, Interrupted, RolloutError, UsageError
 
 
 def tell(error: BaseException, said: Globals) -> int:
@@ -18,6 +18,8 @@ def tell(error: BaseException, said: Globals) -> int:
     rollout's own: one line, and the traceback with `-v`."""
     if isinstance(error, click.ClickException):
         error = _usage(error)
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        error = Interrupted("interrupted; nothing was touched")
     if not isinstance(error, RolloutError):
         if said.verbose:
             traceback.print_exception(error)

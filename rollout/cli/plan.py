@@ -44,7 +44,7 @@ def _one(wired: Wired, service: str, force: bool, show_secrets: bool) -> dict[st
     from rollout.cli.changes import service_diff
     from rollout.deploy import observe
     from rollout.model import RevisionKey
-    from rollout.targets import image_reference
+    from rollout.targets import image_reference, live_revision
 
     ports, settings = wired.ports, wired.project.services[service]
     reference = image_reference(wired.project, service)
@@ -55,7 +55,8 @@ def _one(wired: Wired, service: str, force: bool, show_secrets: bool) -> dict[st
         running = frozenset(r.id for r in observed.replicas if r.running and r.id not in observed.warm)
         observed = replace(observed, routed=running)
     revisions = ports.journal.revisions(service)
-    live, left = ports.journal.live(service), ports.journal.unfinished(service)
+    live = live_revision(ports.journal, service, observed.replicas, ports.proxy.pool(service))
+    left = ports.journal.unfinished(service)
     known = next((r.number for r in revisions if r.key == key), None)
     return {
         "service": service,

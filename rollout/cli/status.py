@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from rollout.cli.session import session
 from rollout.cli.terminal import table
 
 if TYPE_CHECKING:
-    from rollout.model import Replica
+    from rollout.model import Pool, Replica
     from rollout.wiring import Wired
 
 
@@ -35,13 +36,17 @@ def command(ctx: click.Context, services: tuple[str, ...]) -> None:
 
 def service_status(wired: Wired, service: str) -> dict[str, Any]:
     """Everything known of a service, JSON-able."""
+    from rollout.targets import live_revision
+
     ports = wired.ports
-    live, warm, unfinished = ports.journal.live(service), ports.journal.warm(service), ports.journal.unfinished(service)
+    replicas, pool = ports.engine.replicas(service), ports.proxy.pool(service)
+    live = live_revision(ports.journal, service, replicas, pool)
+    warm, unfinished = ports.journal.warm(service), ports.journal.unfinished(service)
     return {
         "service": service,
         "live": {"revision": live.number, "image": live.image, **asdict(live.key)} if live else None,
         "wanted": wired.project.services[service].replicas,
-        "replicas": _replicas(wired, service, frozenset(warm.replicas if warm else ())),
+        "replicas": _replicas(wired, replicas, pool, frozenset(warm.replicas if warm else ())),
         "warm": {"revision": warm.revision, "until": warm.until} if warm else None,
         "unfinished": _unfinished(unfinished),
         "lock": wired.lock.holder(service),
@@ -66,12 +71,12 @@ def _proxy(wired: Wired) -> dict[str, Any]:
     return {"running": True, "where": wired.process.describe()}
 
 
-def _replicas(wired: Wired, service: str, warm: frozenset[str]) -> list[dict[str, Any]]:
+def _replicas(
+    wired: Wired, replicas: Sequence[Replica], pool: Pool | None, warm: frozenset[str]
+) -> list[dict[str, Any]]:
     from rollout.steps.run import routed_ids, upstream_name
 
-    ports = wired.ports
-    replicas, pool = ports.engine.replicas(service), ports.proxy.pool(service)
-    numbers = {r.key: r.number for r in ports.journal.revisions(service)}
+    numbers = {r.key: r.number for replica in replicas[:1] for r in wired.ports.journal.revisions(replica.service)}
     routed = routed_ids(pool, replicas)
     addresses = {u.name: u.address for u in pool.upstreams} if pool else {}
 

@@ -63,9 +63,8 @@ def _requests(receipt: Receipt) -> str:
     if receipt.uncounted:
         return f"not counted: {receipt.uncounted}"
     counted = sorted(receipt.requests.items(), key=lambda item: int(item[0]))
-    return ", ".join(
-        f"revision {number if number != '0' else '?'}: {c.requests:,} ({c.failed:,} failed)" for number, c in counted
-    )
+    told = [f"revision {number}: {c.requests:,} ({c.failed:,} failed)" for number, c in counted]
+    return ", ".join(told).replace("revision 0:", "unknown revision:") or "none"
 
 
 def _usage(receipt: Receipt) -> str:

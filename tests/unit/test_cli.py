@@ -147,6 +147,11 @@ def test_an_unexpected_exception_is_one_line_and_70(capsys: pytest.CaptureFixtur
     assert "Traceback" not in said
 
 
+def test_ctrl_c_before_anything_began_is_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tell(KeyboardInterrupt(), Globals(verbose=True)) == errors.ExitCode.INTERRUPTED
+    assert capsys.readouterr().err == "error: interrupted; nothing was touched\n"
+
+
 def test_verbose_adds_the_traceback_of_an_unexpected_exception(capsys: pytest.CaptureFixture[str]) -> None:
     try:
         raise ValueError("odd")

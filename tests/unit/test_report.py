@@ -182,6 +182,10 @@ def test_colors_only_when_asked_for() -> None:
     assert lossy.startswith("\x1b[1;33m")
 
 
+def test_no_request_at_all_is_said() -> None:
+    assert "  requests  none" in receipt_lines(replace(RECEIPT, requests={}).as_json())
+
+
 def test_why_requests_are_not_counted() -> None:
     told = receipt_lines(replace(RECEIPT, requests={}, uncounted="no log").as_json())
     assert "  requests  not counted: no log" in told
