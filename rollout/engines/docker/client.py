@@ -18,7 +18,7 @@ from docker.tls import TLSConfig
 
 from rollout.causes import caused_by, causes
 from rollout.engines.docker.connection import EngineAnswer
-from rollout.engines.docker.transport import TIMEOUT, UnixAdapter
+from rollout.engines.docker.transport import UnixAdapter
 from rollout.errors import EngineError
 
 API_FLOOR = "1.41"  # Engine 20.10
@@ -26,10 +26,10 @@ API_NEWEST = "1.51"  # the newest tried; a newer engine is spoken to in this ver
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 
 
-def connect(environ: Mapping[str, str]) -> APIClient:
+def connect(environ: Mapping[str, str], timeout: int) -> APIClient:
     """A client for the engine that the Docker CLI would speak to with this environment, known to answer.
 
-    Raises EngineError with a hint that fits the reason.
+    `timeout` are the seconds that one answer may take. Raises EngineError with a hint that fits the reason.
     """
     base_url = DEFAULT_HOST
     client: APIClient | None = None
@@ -39,12 +39,12 @@ def connect(environ: Mapping[str, str]) -> APIClient:
         client = APIClient(
             base_url=base_url,
             version=API_FLOOR,
-            timeout=TIMEOUT,
+            timeout=timeout,
             tls=tls or False,
             use_ssh_client=base_url.startswith("ssh://"),
         )
         if base_url.startswith("unix://"):
-            client.mount("http+docker://", UnixAdapter(base_url.replace("unix://", "http+unix://"), TIMEOUT))
+            client.mount("http+docker://", UnixAdapter(base_url.replace("unix://", "http+unix://"), timeout))
         # REQUESTS_CA_BUNDLE and HTTP_PROXY are meant for the web, not for the engine.
         client.trust_env = False
         client._version = negotiated(client, base_url)  # type: ignore[attr-defined]  # there is no public way
@@ -89,7 +89,7 @@ def negotiated(client: APIClient, where: str) -> str:
     Raises EngineError when it is too old, or no engine at all.
     """
     # `/_ping` takes 1 ms; `/version`, which the SDK asks, takes 10: it asks containerd and runc in turn.
-    answer = client.get(f"{client.base_url}/_ping", timeout=TIMEOUT)
+    answer = client.get(f"{client.base_url}/_ping", timeout=client.timeout)
     if answer.status_code >= 400:
         raise _answer(answer.status_code, answer.text.strip(), "connect")
     offered = answer.headers.get("Api-Version", "")

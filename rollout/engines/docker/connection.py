@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+ANSWER_TIMEOUT = 60  # seconds; a start on a busy machine may take a while
 RETRY_FOR = 10.0  # seconds; an engine restart takes about two
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
@@ -45,11 +46,12 @@ class EngineAnswer(EngineError):
 class Connection:
     """A lazily opened connection, shared by everything that speaks to the engine. Safe to use from several threads.
 
-    Opening imports the Docker SDK, about 100 ms; `warm` does that much ahead.
+    Opening imports the Docker SDK, about 100 ms; `warm` does that much ahead. `timeout` are the seconds for one answer.
     """
 
-    def __init__(self, clock: Clock, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(self, clock: Clock, environ: Mapping[str, str] | None = None, timeout: int = ANSWER_TIMEOUT) -> None:
         self.clock = clock
+        self._timeout = timeout
         self._environ = os.environ if environ is None else environ
         self._client: APIClient | None = None
         self._opening = threading.Lock()
@@ -74,7 +76,7 @@ class Connection:
                 if self._client is None:
                     from rollout.engines.docker.client import connect
 
-                    self._client = connect(self._environ)
+                    self._client = connect(self._environ, self._timeout)
         return self._client
 
     def call(self, what: str, do: Callable[[APIClient], T], retry: Retry = Retry.LOST) -> T:

@@ -12,7 +12,6 @@ from typing import Any
 
 from docker.transport import unixconn
 
-TIMEOUT = 60  # seconds for one answer; a start on a busy machine may take a while
 ENGINE = "http+docker://localhost"
 
 
@@ -30,7 +29,7 @@ class _Connection(unixconn.UnixHTTPConnection):
 
 class _Pool(unixconn.UnixHTTPConnectionPool):
     def _new_conn(self) -> Any:
-        return _Connection(self.base_url, self.socket_path, TIMEOUT)
+        return _Connection(self.base_url, self.socket_path, self.timeout)  # type: ignore[arg-type]  # seconds, in this pool
 
 
 class UnixAdapter(unixconn.UnixHTTPAdapter):
@@ -39,5 +38,5 @@ class UnixAdapter(unixconn.UnixHTTPAdapter):
     def get_connection(self, url: Any, proxies: Mapping[str, str] | None = None) -> Any:  # noqa: ARG002  # one engine, one pool
         with self.pools.lock:
             if ENGINE not in self.pools:
-                self.pools[ENGINE] = _Pool(ENGINE, self.socket_path, TIMEOUT, maxsize=self.max_pool_size)
+                self.pools[ENGINE] = _Pool(ENGINE, self.socket_path, self.timeout, maxsize=self.max_pool_size)
             return self.pools[ENGINE]
