@@ -52,6 +52,7 @@ class SqliteJournal:
     def __init__(self, path: Path, clock: Clock, notice: Callable[[str], None] = lambda text: None) -> None:
         self._path, self._clock, self._notice = path, clock, notice
         self._connection: sqlite3.Connection | None = None
+        self._done: list[tuple[float, str, int, int]] = []  # steps whose end goes with the next write
 
     def unfinished(self, service: str) -> RolloutRecord | None:
         marks = ",".join("?" * len(UNFINISHED))
@@ -104,12 +105,9 @@ class SqliteJournal:
             )
 
     def step_done(self, rollout: int, index: int, result: Mapping[str, Any]) -> None:
-        with self._write() as db:
-            db.execute(
-                "UPDATE step SET done_at = ?, result = ? WHERE seq ="
-                " (SELECT max(seq) FROM step WHERE rollout = ? AND position = ?)",
-                (self._clock.wall(), json.dumps(result), rollout, index),
-            )
+        # Another write follows at once, and a commit is the dearest thing here. Nothing but the history is lost when a
+        # crash comes between: what was done is observed, never read.
+        self._done.append((self._clock.wall(), json.dumps(result), rollout, index))
 
     def mark_state(self, rollout: int, *, state: str | None = None, switched: bool | None = None) -> None:
         with self._write() as db:
@@ -212,7 +210,13 @@ class SqliteJournal:
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
         with self._translated(), self._open() as db:
+            db.executemany(
+                "UPDATE step SET done_at = ?, result = ? WHERE seq ="
+                " (SELECT max(seq) FROM step WHERE rollout = ? AND position = ?)",
+                self._done,
+            )
             yield db
+        self._done.clear()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
