@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from rollout.cli.options import Globals
-from rollout.report.sinks import Style
+
+if TYPE_CHECKING:
+    from rollout.report.sinks import Style
 
 
 def colors(stream: TextIO, said: Globals) -> bool:
@@ -18,6 +20,8 @@ def colors(stream: TextIO, said: Globals) -> bool:
 
 
 def style(said: Globals) -> Style:
+    from rollout.report.sinks import Style
+
     return Style(said.json, said.quiet, said.verbose, colors(sys.stdout, said), _is_terminal(sys.stderr))
 
 
