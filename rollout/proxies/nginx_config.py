@@ -39,6 +39,7 @@ class LoadedConfig:
     files: Mapping[str, str]
     version: tuple[int, ...] = ()
     user: str = ""  # the worker's account that nginx was built with
+    prefix: str = "/usr/local/nginx"  # what relative paths of logs begin at
     problem: tuple[str, ...] = ()  # what nginx says is wrong with it; empty when it loads
     _parsed: dict[str, tuple[Directive, ...]] = field(default_factory=dict, compare=False, repr=False)
 

