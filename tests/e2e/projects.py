@@ -236,6 +236,7 @@ class Shop:
     proxy: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)  # the user's exported variables
     history: list[Done] = field(default_factory=list)
+    program: tuple[str, ...] = (PROGRAM,)  # what is run for `rollout`
 
     def __post_init__(self) -> None:
         for folder in ("edge/rollout.d", "run", "term"):
@@ -270,7 +271,7 @@ class Shop:
         """Run the program to its end, which must be `code` (None: any)."""
         began = time.monotonic()
         ran = subprocess.run(
-            [PROGRAM, *argv], cwd=self.directory, env=self._environment(), capture_output=True, text=True,
+            [*self.program, *argv], cwd=self.directory, env=self._environment(), capture_output=True, text=True,
             check=False, timeout=timeout,
         )  # fmt: skip
         done = Done(ran.returncode, ran.stdout, ran.stderr, time.monotonic() - began)
@@ -280,7 +281,7 @@ class Shop:
 
     def spawn(self, *argv: str) -> Running:
         """Start the program with `--json`; the caller waits for its end."""
-        return Running([PROGRAM, *argv, "--json"], self.directory, self._environment())
+        return Running([*self.program, *argv, "--json"], self.directory, self._environment())
 
     def compose(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
