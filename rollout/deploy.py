@@ -79,8 +79,8 @@ def carry_out(run: Run, plan: Plan, project: str) -> Receipt:
         warm.replaced(run, resting)
     except RolloutError as error:
         raise _failed(run, error, began) from error
-    receipt = close(run, "deployed", began=began)
     _retain(run, project)
+    receipt = close(run, "deployed", began=began)
     if run.tolerated:
         raise NotUndone(
             f"service {run.service}: deployed, but {len(run.tolerated)} new replica(s) failed and were left out",
@@ -160,8 +160,14 @@ def _nothing_to_do(run: Run, plan: Plan) -> None:
 
 
 def _retain(run: Run, project: str) -> None:
-    """Also where there was nothing to do: what `docker compose up` made is what the first rollback goes back to."""
-    retain(run.ports.images, run.ports.journal, project, run.service, run.record.target, run.settings.keep)
+    """Also where there was nothing to do: what `docker compose up` made is what the first rollback goes back to.
+
+    A tag that cannot be set makes no deploy fail that has succeeded.
+    """
+    try:
+        retain(run.ports.images, run.ports.journal, project, run.service, run.record.target, run.settings.keep)
+    except RolloutError as error:
+        run.notice(f"the image of revision {run.record.target.number} is not kept for a rollback: {error.message}")
 
 
 def _failed(run: Run, error: RolloutError, began: float) -> RolloutError:

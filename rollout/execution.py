@@ -22,6 +22,7 @@ def perform(run: Run, plan: Plan) -> None:
         run.index = index
         _still_allowed(run, step)
         _perform_one(run, step)
+    run.index = len(plan.steps)
 
 
 def undo(run: Run, reason: str) -> None:
@@ -62,7 +63,7 @@ def only_leaving(run: Run) -> bool:
     go.
     """
     rest = run.plan.steps[run.index :]
-    return bool(rest) and run.record.switched and not any(isinstance(s, Switch | Check | Monitor) for s in rest)
+    return run.record.switched and not any(isinstance(s, Switch | Check | Monitor) for s in rest)
 
 
 def _perform_one(run: Run, step: Step) -> None:
