@@ -78,7 +78,8 @@ class Run:
         return [i for b in batches for i in self.batches.get(b, []) if i not in self.tolerated]
 
     def say(self, text: str) -> None:
-        kind = self.plan.steps[self.index].kind if self.index < len(self.plan.steps) else ""  # a step may be done outside of a plan
+        at = self.plan.steps[self.index : self.index + 1]  # none: a step may be done outside of a plan
+        kind = at[0].kind if at else ""
         self.emit(StepProgress(self.service, self.index, kind, text))
 
     def notice(self, text: str) -> None:
