@@ -246,12 +246,19 @@ class SqliteJournal:
         db = sqlite3.connect(self._path, timeout=10, check_same_thread=False)
         if new:
             self._path.chmod(0o600)  # stored configurations may hold secrets
-        return self._prepared(db)
+        try:
+            return self._prepared(db)
+        except BaseException:
+            db.close()
+            raise
 
     def _prepared(self, db: sqlite3.Connection) -> sqlite3.Connection:
         db.row_factory = sqlite3.Row
         db.execute("PRAGMA journal_mode = DELETE")
         db.execute("PRAGMA synchronous = FULL")
+        (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()  # a page that is torn is else met in mid-deploy
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
             raise StateError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -117,14 +117,20 @@ def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
     assert (tmp_path / "state.db").stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize("garbage", [b"not a database at all, but long enough to be read as one" * 40, None])
-def test_a_torn_file_is_put_aside_and_told(tmp_path: Path, garbage: bytes | None) -> None:
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "garbage": lambda content: b"not a database at all, but long enough to be read as one" * 40,
+    "torn": lambda content: content[: len(content) // 2 + 100],
+    "whole only in its first page": lambda content: content[:4096] + b"\xff" * (len(content) - 4096),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_torn_file_is_put_aside_and_told(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     path, told = tmp_path / "state.db", list[str]()
     whole = SqliteJournal(path, SystemClock())
     _begin(whole)
     whole.close()
-    content = path.read_bytes()
-    path.write_bytes(garbage if garbage is not None else content[: len(content) // 2 + 100])
+    path.write_bytes(damage(path.read_bytes()))
     journal = SqliteJournal(path, SystemClock(), told.append)
     assert journal.unfinished("web") is None
     _begin(journal)
