@@ -130,6 +130,14 @@ class Nginx:
             return InFlight(False, detail="a reload has not been seen through yet")
         return self._drain.in_flight(token or Token(identity, ()), switched if token else None, upstreams)
 
+    def cut(self, switched: Switched | None, upstreams: Sequence[Upstream]) -> int:
+        identity = self._process.identity()
+        token = Token.of(switched.token) if switched else None
+        if token is not None and token.identity != identity:
+            return 0
+        unpaired = pids_only(self._program.config()) if token is None else token.unpaired
+        return self._drain.cut(token or Token(identity, (), unpaired), switched if token else None, upstreams)
+
     def forget(self, service: str, upstreams: Sequence[Upstream]) -> None:
         """Nothing to forget: nginx's workers end with what they know."""
 

@@ -8,10 +8,23 @@ from dataclasses import dataclass
 from rollout.model import InFlight, Switched, Upstream
 from rollout.ports import Clock, ProxyProcess
 from rollout.proxies.nginx_config import LoadedConfig
-from rollout.proxies.nginx_workers import LOOK, Address, Remaining, Token, read_sockets, remaining, workers
+from rollout.proxies.nginx_workers import (
+    END,
+    LOOK,
+    Address,
+    Remaining,
+    Sockets,
+    Token,
+    read_sockets,
+    remaining,
+    unfinished,
+    workers,
+)
+from rollout.waiting import DeadlinePassed, wait_for
 
 # A look at the sockets starts a program in the container; workers that just end are gone before the first.
 _FIRST_LOOK = 0.1
+_END_TIMEOUT = 2.0
 _PAUSE = 4.0  # times what a look takes: at most a fifth of the time is spent looking
 
 
@@ -48,6 +61,37 @@ class Drain:
         paired = seen is not None and seen.done and switched is not None and not token.unpaired
         return InFlight(paired, seen.connections if seen else 0, _detail(len(old), seen, token.unpaired))
 
+    def cut(self, token: Token, switched: Switched | None, upstreams: Sequence[Upstream]) -> int:
+        """As the port says: end the old workers that could still begin a request to `upstreams`, and see them gone."""
+        ending = workers(self._process.processes()).ending
+        old = tuple(sorted(ending & set(token.workers) if switched else ending))
+        if not old:
+            return 0
+        gone = [(upstream.host, upstream.port) for upstream in upstreams]
+        peers = [(upstream.host, upstream.port) for upstream in switched.previous.upstreams] if switched else gone
+        sockets = self._sockets(token.identity)
+        left = remaining(sockets, gone, peers) if sockets is not None else None
+        pids = unfinished(sockets, gone, peers, bool(token.unpaired)) if sockets is not None else []
+        if left is None or pids:
+            self._end(pids, old)
+        return left.connections if left is not None else len(old)
+
+    def _end(self, pids: Sequence[int], old: Sequence[int]) -> None:
+        """TERM makes a worker leave at once. Those not named (their sockets cannot be read): all that shut down."""
+        chosen = " ".join(str(pid) for pid in pids)
+        count = len(pids) or len(old)
+        before = len(workers(self._process.processes()).ending)
+        for signal in ("TERM", "KILL"):
+            self._process.exec(["sh", "-c", END, signal, *chosen.split()])
+            try:
+                wait_for(self._clock, lambda: self._fewer(before, count), timeout=_END_TIMEOUT)
+            except DeadlinePassed:
+                continue
+            return
+
+    def _fewer(self, before: int, count: int) -> bool | None:
+        return True if len(workers(self._process.processes()).ending) <= before - count else None
+
     def _look(
         self, identity: str, old: tuple[int, ...], gone: Sequence[Address], peers: Sequence[Address]
     ) -> Remaining | None:
@@ -60,10 +104,15 @@ class Drain:
         return watch.last
 
     def _remaining(self, identity: str, gone: Sequence[Address], peers: Sequence[Address]) -> Remaining | None:
+        sockets = self._sockets(identity)
+        return remaining(sockets, gone, peers) if sockets is not None else None
+
+    def _sockets(self, identity: str) -> Sockets | None:
+        """What the workers that shut down hold; None when it cannot be read here or there are none."""
         for user in self._users(identity):
             done = self._process.exec(["sh", "-c", LOOK], user=user)
-            seen = remaining(read_sockets(done.output.splitlines()), gone, peers) if done.exit_code == 0 else None
-            if seen is not None:
+            seen = read_sockets(done.output.splitlines())
+            if done.exit_code == 0 and seen.held:
                 self._user[identity] = user
                 return seen
         return None

@@ -105,6 +105,16 @@ done
 tables second
 """
 
+# Signal $0 to the workers named, or to all that shut down: the shell's own kill, since slim images have no other.
+END = r"""
+[ $# -gt 0 ] || for process in /proc/[0-9]*; do
+    title=
+    { IFS= read -r title < "$process/cmdline"; } 2>/dev/null
+    case $title in "nginx: worker process is shutting down"*) set -- "$@" "${process##*/}" ;; esac
+done
+[ $# -eq 0 ] || kill -s "$0" "$@" 2>/dev/null || true
+"""
+
 _LISTEN, _TIME_WAIT = "0A", "06"
 _DNS = 53
 Address = tuple[str, int]
@@ -158,6 +168,25 @@ def remaining(seen: Sockets, gone: Iterable[Address], peers: Iterable[Address]) 
         paired &= clients == sum(socket.remote not in elsewhere for socket in stable)
         waiting += max(0, clients - len(upstreams))
     return Remaining(paired and not connected, connected + waiting)
+
+
+def unfinished(seen: Sockets, gone: Iterable[Address], peers: Iterable[Address], unpaired: bool) -> list[int]:
+    """Workers that shut down and could still begin a request to `gone`, as pids where they run.
+
+    A client connection joined to an upstream begins no other request; but with several upstreams a request that fails
+    on one is tried on the next, and with `unpaired` nothing can be told from pairs.
+    """
+    targets, others = set(gone), set(peers)
+    retried = targets | others if len(targets | others) > 1 else set[Address]()
+    every = seen.first | seen.second
+    pids = []
+    for pid, inodes in (seen.held or {}).items():
+        held = [every[inode] for inode in inodes if inode in every]
+        clients = sum(_is_client(socket, seen) for socket in held)
+        joined = [socket for socket in held if not _is_client(socket, seen) and socket.remote[1] != _DNS]
+        if clients and (unpaired or clients != sum(socket.remote not in retried for socket in joined)):
+            pids.append(pid)
+    return pids
 
 
 def _is_client(socket: Socket, seen: Sockets) -> bool:

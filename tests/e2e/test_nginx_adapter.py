@@ -18,7 +18,20 @@ import pytest
 from rollout.errors import ProxyRejected, SpecError, StateError
 from rollout.model import InFlight, Pool, PoolOptions, ServiceSettings, Switched
 from rollout.proxies.nginx import Nginx
-from tests.e2e.nginx_bench import NEW, OLD, VERSIONS, App, Bench, Edge, bench, docker, eventually, everything, pool
+from tests.e2e.nginx_bench import (
+    NEW,
+    OLD,
+    VERSIONS,
+    App,
+    Bench,
+    Edge,
+    answers,
+    bench,
+    docker,
+    eventually,
+    everything,
+    pool,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -245,6 +258,17 @@ def test_relative_includes_globs_and_certificates_are_tested_where_they_are(old_
     assert served_by(edge) == "1"
 
 
+@pytest.mark.parametrize(
+    "command", ["sleep 0; nginx -g 'daemon off;'; true", "exec nginx -c /etc/nginx/nginx.conf -g 'daemon off;'"]
+)
+def test_an_nginx_that_a_shell_started_is_reloaded_too(tmp_path: Path, command: str) -> None:
+    with Bench(tmp_path, OLD, "sh", "-c", command) as made:
+        made.edge.start()
+        eventually(lambda: answers(made.edge.ip, 80))
+        assert made.edge.adapter().switch(pool(made.edge.app(1))).reloaded
+        assert served_by(made.edge) == "1"
+
+
 # --- a refusal changes nothing ---------------------------------------------------------------------------------
 
 BROKEN = {
@@ -336,7 +360,7 @@ def test_an_nginx_restarted_while_a_candidate_is_tested_loads_what_was(old_edge:
     def execute(argv: Any, **more: Any) -> Any:
         if "-t" in argv:
             docker("restart", "-t", "0", edge.name)
-            eventually(lambda: True if b"X-Version" in edge.get("/work?ms=0") else None)
+            eventually(lambda: answers(edge.ip, 80))
             seen.append(served_by(edge))
         return edge.process.exec(argv, **more)
 
@@ -467,6 +491,35 @@ def test_its_own_websocket_holds_the_drain_and_is_counted(old_edge: Edge) -> Non
     drained(adapter, switched, one)
 
 
+def test_past_the_drain_limit_a_joined_connection_is_left_to_end_with_its_replica(old_edge: Edge) -> None:
+    adapter, one, two = old_edge.adapter(), old_edge.app(1), old_edge.app(2)
+    adapter.switch(pool(one))
+    adapter.switch(pool(two, service="shop", options=PoolOptions(hosts=("shop",))))
+    with upgraded(old_edge, "web"), upgraded(old_edge, "shop") as other:
+        switched = adapter.switch(pool(two))
+        stays(adapter, switched, one)
+        assert adapter.cut(switched, [one.upstream]) == 1
+        other.sendall(b"still")
+        assert other.recv(5) == b"still"
+
+
+@pytest.mark.parametrize("tools", [True, False])
+def test_past_the_drain_limit_no_worker_is_left_that_could_begin_a_request(old_edge: Edge, tools: bool) -> None:
+    adapter, one, two = old_edge.adapter(), old_edge.app(1), old_edge.app(2)
+    adapter.switch(pool(one))
+    if not tools:
+        docker("exec", old_edge.name, "sh", "-c", "chmod a-x /bin/ls")
+    with contextlib.closing(old_edge.connect()) as client:
+        old_edge.get()
+        switched = adapter.switch(pool(two))
+        stays(adapter, switched, one)
+        assert adapter.cut(switched, [one.upstream]) == 1
+        assert not any("shutting down" in title for title in old_edge.titles())
+        assert everything(client) == b""
+    drained(adapter, switched, one)
+    assert version(old_edge.get()) == "2"
+
+
 def test_a_request_to_a_replica_that_stays_may_still_be_tried_on_the_old_one(old_edge: Edge) -> None:
     """old pool {one, two}, new pool {two}: when `two` breaks the connection, the old worker goes on to `one`."""
     adapter, one, two = old_edge.adapter(), old_edge.app(1), old_edge.app(2)
@@ -561,6 +614,7 @@ def test_requests_are_counted_by_upstream(edge: Edge) -> None:
     adapter, one, two = edge.adapter(), edge.app(1), edge.app(2)
     adapter.switch(pool(one))
     edge.get("/work?ms=0")
+    eventually(lambda: True if any(one.ip in line for line in edge.process.output(0)) else None)  # it is in the log
     marker = adapter.mark("web")
     for _ in range(5):
         edge.get("/work?ms=0")
