@@ -122,7 +122,7 @@ def test_killed_again_and_again(edge: Edge, short_directory: Path) -> None:
 
 @pytest.mark.parametrize("edge", BOTH, ids=str)
 def test_killed_while_it_undoes(edge: Edge, short_directory: Path) -> None:
-    health = {"healthy_deadline": "1s"}
+    health = {"healthy_deadline": "1s", "timeout": "500ms"}
     with running(edge, short_directory) as shop, shop.load() as load:
         before = shop.snapshot()
         good = (shop.directory / "compose.yaml").read_text()
