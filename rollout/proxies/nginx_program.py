@@ -15,6 +15,7 @@ from rollout.proxies.nginx_workers import MASTER
 
 FRESH = 10.0  # seconds for which a configuration that was read is taken as what is on disk
 _PROGRAMS = ("nginx", "openresty", "angie", "freenginx", "tengine")
+_INITS = ("docker-init", "tini", "dumb-init", "catatonit")  # these pass signals on
 _MISSING = (126, 127)
 # Listed by the shell as glob(3) does it for nginx: in the order of bytes, without splitting at spaces.
 _GLOB = 'LC_ALL=C; IFS=; for file in $0; do [ -f "$file" ] && printf "%s\\n" "$file"; done; true'
@@ -58,8 +59,7 @@ class Program:
 
     def reload(self, processes: Sequence[Process]) -> None:
         """Tell it to load its configuration again. Returns at once. `processes` are those it has now."""
-        first = min(processes, key=lambda one: one.pid).title if processes else ""
-        if first.startswith(MASTER) or "init" in first.partition(" ")[0]:
+        if not _wrapped(self._process.argv(), processes):
             self._process.signal("HUP")
             return
         # the main process is a shell that started nginx, and would not pass a signal on
@@ -145,6 +145,14 @@ def _started_with(process: ProxyProcess) -> tuple[str, dict[str, str]]:
     split = re.split(r" (-[cpge]) ", f"{title} ")
     program = shlex.split(split[0])[:1] or ["nginx"]
     return program[0], {name: value.strip() for name, value in zip(split[1::2], split[2::2], strict=True)}
+
+
+def _wrapped(argv: Sequence[str], processes: Sequence[Process]) -> bool:
+    """Whether the main process is not nginx but still what the container was started with: an entry point that did not
+    hand over (`exec`). Pids cannot tell: they wrap around."""
+    line = " ".join(argv)
+    others = [one.title for one in processes if not one.title.startswith("nginx: ")]
+    return any(title.endswith(line) and posixpath.basename(title.partition(" ")[0]) not in _INITS for title in others)
 
 
 def _options(words: Sequence[str]) -> dict[str, str]:

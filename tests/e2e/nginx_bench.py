@@ -115,7 +115,7 @@ class Edge:
         docker("run", "-d", "--name", name, "--network", self.network, f"rollout-test/app:{version}")
         app = App(name, address_of(name))
         self.apps.append(app)
-        eventually(lambda: _answers(app.ip, 8000))
+        eventually(lambda: answers(app.ip, 8000))
         return app
 
     def get(self, path: str = "/", host: str = "web") -> bytes:
@@ -141,7 +141,7 @@ class Edge:
         return [process.title for process in self.process.processes()]
 
 
-def _answers(ip: str, port: int) -> bool | None:
+def answers(ip: str, port: int) -> bool | None:
     with contextlib.suppress(OSError), contextlib.closing(socket.create_connection((ip, port), timeout=1)):
         return True
     return None
@@ -161,7 +161,8 @@ def pool(*apps: App, service: str = "web", options: PoolOptions = DEFAULTS) -> P
 class Bench:
     """nginx of one version with its own network; removed with all that was made in it."""
 
-    def __init__(self, directory: Path, version: str) -> None:
+    def __init__(self, directory: Path, version: str, *command: str) -> None:
+        self._command = command
         self._directory = directory
         self._version = version
 
@@ -177,7 +178,7 @@ class Bench:
         self.edge.configure()
         docker(
             "create", "--name", name, "--network", name, "-v", f"{directory}/nginx.conf:/etc/nginx/nginx.conf:ro",
-            "-v", f"{directory}/rollout.d:/etc/nginx/rollout.d", f"rollout-test/nginx:{self._version}",
+            "-v", f"{directory}/rollout.d:/etc/nginx/rollout.d", f"rollout-test/nginx:{self._version}", *self._command,
         )  # fmt: skip
         self.edge.adapter().write_initial([Pool("web"), Pool("other")], seen="/etc/nginx/rollout.d")
         return self
@@ -193,5 +194,5 @@ class Bench:
 def bench(directory: Path, version: str) -> Iterator[Edge]:
     with Bench(directory, version) as running:
         running.edge.start()
-        eventually(lambda: _answers(running.edge.ip, 80))
+        eventually(lambda: answers(running.edge.ip, 80))
         yield running.edge
