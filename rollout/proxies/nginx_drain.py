@@ -38,15 +38,14 @@ class _Watch:
 
 
 class Drain:
-    """Answers `Proxy.in_flight` for one nginx. `peers` answers the addresses that the old workers may send the same
-    requests to, when the switch is not known."""
+    """Answers `Proxy.in_flight` for one nginx. `config` is what it would load now: whose account the workers have."""
 
     def __init__(self, process: ProxyProcess, clock: Clock, config: Callable[[], LoadedConfig]) -> None:
         self._process = process
         self._clock = clock
         self._config = config
         self._watches: dict[tuple[int, ...], _Watch] = {}
-        self._user: dict[str, str | None] = {}  # by proxy identity; None: sockets cannot be read in it
+        self._user: dict[str, str] = {}  # who may read the workers' sockets, by proxy identity
 
     def in_flight(self, token: Token, switched: Switched | None, upstreams: Sequence[Upstream]) -> InFlight:
         """As the port says; `token` holds the workers to wait for, empty: each one that shuts down."""
