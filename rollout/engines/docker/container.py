@@ -60,7 +60,11 @@ class ContainerProcess:
         self._call(f"send SIG{name} to", lambda c, found: c.kill(found, signal=f"SIG{name}"), Retry.NEVER)
 
     def processes(self) -> list[Process]:
-        seen = self._call("list the processes of", lambda c, found: c.top(found, ps_args=PS_ARGS), Retry.ANY)
+        seen = self._call(
+            "list the processes of",
+            lambda c, found: reading.whole(c.top(found, ps_args=PS_ARGS), "Processes"),
+            Retry.ANY,
+        )
         return [Process(int(pid), title) for pid, title, *_ in seen["Processes"] or ()]
 
     def output(self, since: float) -> list[str]:
@@ -82,7 +86,11 @@ class ContainerProcess:
             return {"host": "127.0.0.1"}
         if mode.startswith("container:"):
             lender = mode.partition(":")[2]
-            seen = self._connection.call(f"inspect {lender[:12]}", lambda c: c.inspect_container(lender), Retry.ANY)
+            seen = self._connection.call(
+                f"inspect {lender[:12]}",
+                lambda c: reading.whole(c.inspect_container(lender), *reading.IN_INSPECTION),
+                Retry.ANY,
+            )
         return reading.addresses(seen)
 
     def mount(self, host_path: str) -> Mount | None:
@@ -144,7 +152,9 @@ class ContainerProcess:
             raise
 
     def _inspect(self) -> dict[str, Any]:
-        seen: dict[str, Any] = self._call("inspect", lambda c, found: c.inspect_container(found), Retry.ANY)
+        seen: dict[str, Any] = self._call(
+            "inspect", lambda c, found: reading.whole(c.inspect_container(found), *reading.IN_INSPECTION), Retry.ANY
+        )
         if not seen["State"]["Running"] or seen["State"]["Restarting"]:
             self._id = ""
             raise self._not_running()
@@ -173,7 +183,9 @@ class ContainerProcess:
         else:
             filters = reading.service_filter(self._project, self._service)
         filters["status"] = ["running"]
-        seen = self._connection.call("find the proxy", lambda c: c.containers(filters=filters), Retry.ANY)
+        seen = self._connection.call(
+            "find the proxy", lambda c: reading.each(c.containers(filters=filters), *reading.IN_LIST), Retry.ANY
+        )
         if self._container:
             seen = [entry for entry in seen if f"/{self._container}" in entry["Names"]]
         if not seen:

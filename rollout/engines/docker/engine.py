@@ -53,7 +53,9 @@ class DockerEngine:
     def replicas(self, service: str) -> list[Replica]:
         filters = reading.service_filter(self.project, service)
         seen: list[dict[str, Any]] = self.connection.call(
-            f"list the containers of {service}", lambda c: c.containers(all=True, filters=filters), Retry.ANY
+            f"list the containers of {service}",
+            lambda c: reading.each(c.containers(all=True, filters=filters), *reading.IN_LIST),
+            Retry.ANY,
         )
         found = sorted((reading.listed(entry) for entry in seen), key=lambda r: (r.number, r.id))
         self._own.update(replica.id for replica in found)
@@ -149,7 +151,7 @@ class DockerEngine:
 
     def image_id(self, reference: str) -> str | None:
         def look(client: Any) -> str:
-            return str(client.inspect_image(reference)["Id"])
+            return str(reading.whole(client.inspect_image(reference), "Id")["Id"])
 
         try:
             return self.connection.call(f"look up the image {reference}", look, Retry.ANY)
@@ -179,7 +181,9 @@ class DockerEngine:
                 raise
 
     def tags(self, prefix: str) -> list[str]:
-        seen: list[dict[str, Any]] = self.connection.call("list the images", lambda c: c.images(), Retry.ANY)
+        seen: list[dict[str, Any]] = self.connection.call(
+            "list the images", lambda c: reading.each(c.images(), "RepoTags"), Retry.ANY
+        )
         names = [name for image in seen for name in image["RepoTags"] or ()]
         return sorted(name for name in names if name.startswith(prefix))
 
@@ -188,7 +192,9 @@ class DockerEngine:
     def _inspect(self, container_id: str) -> dict[str, Any] | None:
         try:
             seen: dict[str, Any] = self.connection.call(
-                f"inspect {container_id[:12]}", lambda c: c.inspect_container(container_id), Retry.ANY
+                f"inspect {container_id[:12]}",
+                lambda c: reading.whole(c.inspect_container(container_id), *reading.IN_INSPECTION),
+                Retry.ANY,
             )
         except EngineAnswer as answer:
             if answer.status == 404:
@@ -219,7 +225,7 @@ class DockerEngine:
 
     def _unless_gone(self, what: str, do: Callable[[Any], object]) -> None:
         try:
-            self.connection.call(what, do)
+            self.connection.call(what, do, Retry.ANY)
         except EngineAnswer as answer:
             if not answer.gone:
                 raise

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+from rollout.engines.docker import reading
 from rollout.engines.docker.connection import Connection, EngineAnswer, Retry
 from rollout.errors import EngineError
 from rollout.ports import ExecResult
@@ -14,6 +15,7 @@ from rollout.waiting import DeadlinePassed, wait_for
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # the shell's exit codes
 SETTLE = 5.0  # seconds in which the engine must know the exit code once the output has ended
 CHUNK = 65536
+STDERR = 2
 FRAME = struct.Struct(">BxxxL")  # stream number, length: how the engine packs stdout and stderr into one stream
 
 
@@ -28,7 +30,7 @@ def execute(
     what = f"run {argv[0]} in {container[:12]}"
     try:
         prepared: dict[str, Any] = connection.call(
-            what, lambda c: c.exec_create(container, list(argv), user=user), Retry.NEVER
+            what, lambda c: reading.whole(c.exec_create(container, list(argv), user=user), "Id"), Retry.NEVER
         )
         output = _output(connection, prepared["Id"], what, timeout)
     except EngineAnswer as answer:
@@ -62,26 +64,31 @@ def _output(connection: Connection, exec_id: str, what: str, timeout: float) -> 
         return bytes(got)
 
     try:
-        return _joined(connection.call(what, lambda _: read(), Retry.NEVER))
+        return connection.call(what, lambda _: _joined(read(), what), Retry.NEVER)
     except EngineError as error:
         if clock.now() >= deadline:
             raise EngineError(f"{what}: timed out after {timeout:g}s") from error
         raise
 
 
-def _joined(frames: bytes) -> str:
+def _joined(frames: bytes, what: str) -> str:
+    """The output in these frames. Raises EngineError when it ends within one: half an output must not pass for all."""
     parts, at = [], 0
-    while at + FRAME.size <= len(frames):
-        _, length = FRAME.unpack_from(frames, at)
+    while at < len(frames):
+        stream, length = FRAME.unpack_from(frames.ljust(at + FRAME.size), at)
         at += FRAME.size
         parts.append(frames[at : at + length])
         at += length
+        if stream > STDERR or at > len(frames):
+            raise EngineError(f"{what}: its output was cut off", transient=True)
     return b"".join(parts).decode(errors="replace")
 
 
 def _exit_code(connection: Connection, exec_id: str, what: str) -> int:
     def look() -> int | None:
-        seen: dict[str, Any] = connection.call(what, lambda c: c.exec_inspect(exec_id), Retry.ANY)
+        seen: dict[str, Any] = connection.call(
+            what, lambda c: reading.whole(c.exec_inspect(exec_id), "Running", "ExitCode"), Retry.ANY
+        )
         return None if seen["Running"] else seen["ExitCode"]
 
     try:

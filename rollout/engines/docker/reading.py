@@ -17,7 +17,31 @@ NUMBER = "com.docker.compose.container-number"
 CONFIG_HASH = "com.docker.compose.config-hash"
 ONEOFF = "com.docker.compose.oneoff"
 
+# What is read of each answer. An answer that lacks any of it is none: a broken engine, or something in between.
+IN_LIST = ("Id", "Names", "Image", "ImageID", "Created", "Labels", "State", "Status")
+IN_INSPECTION = (
+    *("Id", "Name", "Path", "Args", "Image", "Created", "RestartCount"),
+    *("State", "Config", "HostConfig", "Mounts", "NetworkSettings"),
+)
+
 HEALTH_LINES = 5  # the last lines of health output worth showing
+
+
+def whole(seen: Any, *keys: str) -> dict[str, Any]:
+    """`seen`, made sure to be an object with these keys. Raises EngineError, transient."""
+    missing = [key for key in keys if key not in seen] if isinstance(seen, dict) else list(keys)
+    if missing:
+        raise EngineError(
+            f"the engine's answer makes no sense: it has no {', '.join(missing)}",
+            hint="is it a Docker engine that DOCKER_HOST names, or a proxy before one?",
+            transient=True,
+        )
+    return dict(seen)
+
+
+def each(seen: Any, *keys: str) -> list[dict[str, Any]]:
+    """As `whole`, for a list of them."""
+    return [whole(entry, *keys) for entry in (seen if isinstance(seen, list) else [None])]
 
 
 def service_filter(project: str, service: str) -> dict[str, list[str]]:
