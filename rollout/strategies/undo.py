@@ -17,7 +17,7 @@ def undo(observed: Observed, was_routed: Sequence[str], old: Sequence[str], swit
     any switch was begun (even a replica that is not in the pool now may then have been: the proxy is asked)."""
     by_id = {r.id: r for r in observed.replicas}
     new = [r for r in observed.replicas if r.id not in set(old)]
-    in_pool = tuple(r.id for r in new if r.id in observed.routed)
+    in_pool = tuple(r.id for r in observed.replicas if r.id in observed.routed and r.id not in was_routed)
     stopped = tuple(i for i in was_routed if i in by_id and not by_id[i].running)
     gone = [i for i in was_routed if i not in by_id]
     out = tuple(i for i in was_routed if i in by_id and by_id[i].running and i not in observed.routed)
