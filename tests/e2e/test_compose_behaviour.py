@@ -137,21 +137,18 @@ def test_compose_up_after_a_rollback_to_what_the_files_say(short_directory: Path
         shop.settled()
 
 
-def test_compose_up_beside_warm_replicas_breaks_nothing(short_directory: Path) -> None:
-    """Compose does not know what is warm: it may replace or remove those, never what serves."""
+def test_compose_up_beside_warm_replicas_is_mended(short_directory: Path) -> None:
+    """Compose counts warm replicas as its own, and where it scales down it may keep those and remove what serves (2.26
+    does): requests fail until the next run. That run finds the pool's replicas gone and puts in what is there."""
     with running(EDGES[2], short_directory, **{"x-rollout": {"keep_warm": "10m"}}) as shop:
         shop.tag("2")
         shop.rollout("deploy", "web")
         assert len(shop.containers()) == 4
-        with shop.load() as load:
-            load.wait_for(20)
-            shop.compose("up", "-d")
-            shop.rollout("deploy", "web")
-            assert shop.answers() == "2"
-            print([(c.name, c.state, c.image[7:15]) for c in shop.containers()])
-            load.wait_for(load.progress()["total"] + 20)
-            report = load.report()
-            print(report.describe())
+        shop.compose("up", "-d")
+        assert len(shop.containers()) == 2
+        shop.rollout("deploy", "web")
+        assert shop.answers() == "2"
+        shop.settled()
 
 
 def test_another_project_with_the_same_service_is_untouched(short_directory: Path) -> None:
