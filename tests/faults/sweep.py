@@ -27,7 +27,7 @@ KEPT_IMAGES = 3  # x-rollout.keep unless said otherwise
 VERSIONS = ("1", "2", "3")
 
 # Every kind of client, none longer than a drain that is repeated a hundred times should take.
-MIX = replace(Mix.light(), stream_seconds=0.6, upload_seconds=0.4, upgrade_seconds=0.6)
+MIX = replace(Mix.light(), arrivals=5.0, stream_seconds=0.6, upload_seconds=0.4, upgrade_seconds=0.6)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ def sweeping(edge: Edge, way: Way, directory: Path) -> Iterator[Sweep]:
         assert set(report.by_class) <= {"http_503"}, report.describe()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("edge", EDGE_PAIR, ids=str)
 def test_at_every_step(edge: Edge, way: Way, short_directory: Path) -> None:
@@ -60,7 +60,7 @@ def test_at_the_steps_where_most_is_at_stake(edge: Edge, short_directory: Path) 
         sweep.at_each(found)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("way", [ROLLING, BLUE_GREEN, UNDO], ids=str)
 @pytest.mark.parametrize("edge", EDGE_PAIR, ids=str)
 def test_twice_in_a_row(edge: Edge, way: Way, short_directory: Path) -> None:
@@ -78,7 +78,7 @@ def test_twice_in_a_row(edge: Edge, way: Way, short_directory: Path) -> None:
             sweep.recover(f"{point} and {again}", (other, target)[turn % 2])
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("edge", EDGE_PAIR, ids=str)
 def test_at_every_change_it_makes(edge: Edge, short_directory: Path) -> None:
     """Not only between its steps: before each request to the engine that changes something, each program it starts,

@@ -114,7 +114,7 @@ COMMANDS = {
 }
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("point", MIDDLES, ids=str)
 @pytest.mark.parametrize("edge", EDGE_PAIR, ids=str)
 def test_compose_commands_in_the_middle(edge: Edge, point: Point, short_directory: Path) -> None:
@@ -143,7 +143,7 @@ def test_compose_commands_in_the_middle(edge: Edge, point: Point, short_director
 # --- Ctrl-C ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("edge", EDGE_PAIR, ids=str)
 def test_ctrl_c_at_every_step(edge: Edge, short_directory: Path) -> None:
     with rolling(edge, short_directory) as sweep:
@@ -177,7 +177,7 @@ def interrupt(sweep: Sweep, point: Point) -> None:
 # --- the Compose file is edited --------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("edge", EDGE_PAIR, ids=str)
 def test_compose_file_edited_in_the_middle(edge: Edge, short_directory: Path) -> None:
     """Another image and another environment, at every step: one of the versions wholly, never a mixture."""
@@ -250,7 +250,7 @@ def test_state_damaged_between_deploys(short_directory: Path) -> None:
     between(EDGES[2], short_directory)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_state_damaged_between_deploys_behind_nginx(short_directory: Path) -> None:
     between(EDGES[1], short_directory)
 
@@ -276,7 +276,7 @@ def put_aside(shop: Shop, expected: bool) -> None:
         file.unlink()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("damage", [delete_it, garbage, holes, locks_gone])
 @pytest.mark.parametrize("edge", EDGE_PAIR, ids=str)
 def test_state_damaged_in_the_middle(edge: Edge, damage: Callable[[Path], None], short_directory: Path) -> None:
