@@ -2,7 +2,7 @@
 # Builds the images that the tests, the demo and the benchmark run, where they are missing or out of date.
 # Each carries a hash of what it was built from; an image whose hash still fits is left alone.
 #
-#   scripts/images.sh           all of them
+#   scripts/images.sh           all of them but the engines, which only `make faults` needs
 #   scripts/images.sh TAG...    only these, e.g. rollout-test/nginx:1.26
 set -euo pipefail
 cd "$(dirname "$0")/../tests/images"
@@ -58,9 +58,21 @@ build_app() {
     done
 }
 
+build_registry() {
+    build rollout-test/registry:latest "" registry.Dockerfile
+}
+
+build_engines() {
+    if [ "$ONLY" = "  " ]; then return; fi
+    build rollout-test/engine:26.1 SUITE=trixie engine.Dockerfile second-suite engine-init
+    build rollout-test/engine:28.5 SUITE=sid engine.Dockerfile second-suite engine-init
+}
+
 # Side by side: they wait for the network as much as they compute.
 build_nginx & jobs=$!
 build_haproxy & jobs+=" $!"
 build_app & jobs+=" $!"
+build_registry & jobs+=" $!"
+build_engines & jobs+=" $!"
 for job in $jobs; do wait "$job" || failed=1; done
 exit "${failed:-0}"

@@ -35,9 +35,8 @@ def command(ctx: click.Context, services: tuple[str, ...]) -> int:
 
 
 def _parts(wired: Wired) -> list[tuple[str, str]]:
-    version = wired.connection.call("ask its version", lambda client: client.version())
     return [
-        ("engine", f"Docker {version['Version']}, API {wired.connection.client.api_version}"),
+        ("engine", f"Docker {wired.engine.version()}, API {wired.connection.client.api_version}"),
         ("compose", " ".join(wired.compose.program)),
         ("project", f"{wired.project.name}, {wired.project.directory}"),
         ("services", ", ".join(wired.project.services)),

@@ -462,6 +462,7 @@ def test_the_proxy_s_networks() -> None:
 def test_every_row_of_the_table_is_a_request_that_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     with project({"web": SLEEPER}) as bench:
         engine: DockerEngine = bench.docker
+        assert engine.version()
         replica_id = started(bench)
         process = ContainerProcess(bench.connection, bench.project.name, service="web")
         engine.logs(replica_id, 1)

@@ -1,15 +1,18 @@
-"""Every request this package makes to the Docker engine, for whoever guards its socket with an allow-list.
+"""Every request to the Docker engine, for whoever guards its socket with an allow-list: ours and Compose's.
 
-Paths are patterns after the version prefix (`/v1.41`). A test records what is really sent and compares.
-Compose makes requests of its own (it creates containers and networks, pulls and builds); they are not listed here.
+Paths are patterns after the version prefix (`/v1.41`). Tests record what is really sent and compare, both ways.
+docs/engine-calls.md is made from these tables by scripts/engine_calls.py.
 """
 
 from __future__ import annotations
 
 import re
 
-ENGINE_CALLS: tuple[tuple[str, str, str], ...] = (
+Row = tuple[str, str, str]  # method, pattern of the path, what for
+
+ENGINE_CALLS: tuple[Row, ...] = (
     ("GET", r"/_ping", "is there an engine, and which API does it speak"),
+    ("GET", r"/version", "`rollout check`: which engine it is"),
     ("GET", r"/containers/json", "the containers of a service; the proxy's container"),
     ("GET", r"/containers/[^/]+/json", "one container's state, health, mounts and networks"),
     ("GET", r"/containers/[^/]+/logs", "last lines of a replica that failed; what the proxy says about a reload"),
@@ -29,10 +32,29 @@ ENGINE_CALLS: tuple[tuple[str, str, str], ...] = (
     ("DELETE", r"/images/.+", "drop the name of an image that is no longer kept"),
 )
 
+# Of Docker Compose 2.26. It runs as a program of its own, with the same DOCKER_HOST, and says so in its User-Agent.
+COMPOSE_CALLS: tuple[Row, ...] = (
+    ("HEAD", r"/_ping", "is there an engine, and which API does it speak"),
+    ("GET", r"/info", "what kind of engine it is"),
+    ("GET", r"/version", "the same, before it creates or builds"),
+    ("GET", r"/containers/json", "the project's containers"),
+    ("GET", r"/containers/[^/]+/json", "one container's settings"),
+    ("POST", r"/containers/create", "create replicas; they are started by rollout"),
+    ("GET", r"/networks", "find the project's networks"),
+    ("GET", r"/networks/[^/]+", "one of them"),
+    ("POST", r"/networks/create", "a network of the service that does not exist yet"),
+    ("GET", r"/volumes/[^/]+", "the service's named volumes"),
+    ("POST", r"/volumes/create", "a named volume of the service that does not exist yet"),
+    ("GET", r"/images/.+/json", "is the image here"),
+    ("POST", r"/images/create", "`--pull`: pull the image"),
+    ("POST", r"/session", "`--build`: BuildKit"),
+    ("POST", r"/grpc", "`--build`: BuildKit"),
+)
+
 _VERSION = re.compile(r"^/v\d+\.\d+")
 
 
-def matching(method: str, path: str) -> tuple[str, str, str] | None:
+def matching(method: str, path: str, table: tuple[Row, ...] = ENGINE_CALLS) -> Row | None:
     """The row that covers this request, None when none does. `path` without the query."""
     bare = _VERSION.sub("", path)
-    return next((row for row in ENGINE_CALLS if row[0] == method and re.fullmatch(row[1], bare)), None)
+    return next((row for row in table if row[0] == method and re.fullmatch(row[1], bare)), None)

@@ -48,6 +48,13 @@ class DockerEngine:
         """Close the connection's sockets."""
         self.connection.close()
 
+    def version(self) -> str:
+        """`20.10.24`. Raises EngineError."""
+        seen = self.connection.call(
+            "ask the engine's version", lambda c: reading.whole(c.version(), "Version"), Retry.ANY
+        )
+        return str(seen["Version"])
+
     # --- observe --------------------------------------------------------------------------------------------
 
     def replicas(self, service: str) -> list[Replica]:

@@ -60,7 +60,7 @@ def listed(seen: Json) -> Replica:
         key=RevisionKey(labels.get(CONFIG_HASH, ""), seen["ImageID"]),
         state=state,
         health=_health_in(seen["Status"]),
-        addresses=addresses(seen) if state is ReplicaState.RUNNING else {},
+        addresses=addresses(seen) if state in _ADDRESSED else {},
         image=seen["Image"],
         created_at=float(seen["Created"]),
     )
@@ -79,7 +79,7 @@ def inspected(seen: Json) -> Replica:
         key=RevisionKey(labels.get(CONFIG_HASH, ""), seen["Image"]),
         state=status,
         health=Health(health.get("Status") or "none") if running else Health.NONE,
-        addresses=addresses(seen) if running else {},
+        addresses=addresses(seen) if status in _ADDRESSED else {},
         image=seen["Config"]["Image"],
         # whole seconds, as the list says it: the same replica is equal however it was read
         created_at=float(int(timestamp(seen["Created"]))),
@@ -88,6 +88,10 @@ def inspected(seen: Json) -> Replica:
         exit_code=state["ExitCode"] if status in (ReplicaState.EXITED, ReplicaState.DEAD) else None,
         health_log=_health_log(health),
     )
+
+
+# a paused container keeps its address
+_ADDRESSED = (ReplicaState.RUNNING, ReplicaState.PAUSED)
 
 
 def _state(word: str) -> ReplicaState:

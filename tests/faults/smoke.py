@@ -1,0 +1,91 @@
+"""One deploy and one rollback under light load, behind each proxy, on whatever engine DOCKER_HOST names.
+
+    python -m tests.faults.smoke DIRECTORY nginx-1.30 haproxy-3.0
+    python -m tests.faults.smoke DIRECTORY nginx-1.30 --at drain -- docker exec ENGINE restart-it
+
+With `--at STEP`, the command after `--` runs when that step of the deploy begins. Prints one line for each proxy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.e2e.projects import Edge, Shop, docker, eventually, running
+from tests.faults.spoilt import HAPROXY, MIX, NGINX
+from tests.load import Load
+
+EDGES = {str(edge): edge for edge in (NGINX, HAPROXY)}
+
+
+def smoke(edge: Edge, directory: Path) -> str:
+    """Deploy, then roll back; 0 failed requests, nothing left. The figures, for people."""
+    with running(edge, directory) as shop, shop.load(MIX) as load:
+        load.wait_for(30)
+        shop.tag("2")
+        deployed = shop.rollout("deploy", "web")
+        assert shop.answers() == "2"
+        shop.settled()
+        back = shop.rollout("rollback", "web")
+        assert shop.answers() == "1"
+        shop.settled()
+        return f"{lossless(shop, load)}; deploy {deployed.seconds:.1f} s, rollback {back.seconds:.1f} s"
+
+
+def interrupted(edge: Edge, directory: Path, step: str, command: Sequence[str], *, lossy: bool) -> str:
+    """Run the command when that step of a deploy begins; the next run must converge. `lossy`: it takes traffic down."""
+    again = {"restart": "always"}
+    with running(edge, directory, **again) as shop, shop.load(MIX) as load:
+        load.wait_for(30)
+        shop.tag("2")
+        run = shop.spawn("deploy", "web")
+        run.wait_for("step_started", step=step)
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        done = run.end(120)
+        assert done.code in {0, 1, 4, 5}, done
+        assert "Traceback" not in done.said, done
+        assert "bug in rollout" not in done.said, done
+        eventually(lambda: docker("version", "--format", "{{.Server.Version}}", check=False), "the engine's next life")
+        if lossy:
+            shop.compose("up", "-d", "edge")
+            eventually(lambda: shop.running("edge"), "the proxy, after the engine")
+        shop.rollout("deploy", "web")
+        assert shop.answers() == "2"
+        shop.settled()
+        told = "not counted" if lossy else lossless(shop, load)
+        return f"restarted at {step}: exit {done.code} after {done.seconds:.1f} s, then 0; {told}"
+
+
+def lossless(shop: Shop, load: Load) -> str:
+    load.wait_for(load.progress()["total"] + 30)
+    report = load.report()
+    assert report.failed == 0, f"{report.describe()}\n{shop.describe()}"
+    assert {line["in_flight"] for line in shop.term_lines()} <= {0}, shop.term_lines()
+    return f"{report.total:,} requests, {report.failed} failed"
+
+
+def main(argv: Sequence[str]) -> None:
+    said, command = (list(argv), []) if "--" not in argv else (
+        list(argv[: argv.index("--")]), list(argv[argv.index("--") + 1 :])
+    )  # fmt: skip
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("edges", nargs="+", choices=EDGES)
+    parser.add_argument("--at", default="")
+    parser.add_argument("--lossy", action="store_true")
+    asked = parser.parse_args(said)
+    for name in asked.edges:
+        folder = Path(tempfile.mkdtemp(dir=asked.directory))
+        if command:
+            told = interrupted(EDGES[name], folder, asked.at, command, lossy=asked.lossy)
+        else:
+            told = smoke(EDGES[name], folder)
+        print(f"{name}: {told}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
