@@ -31,8 +31,9 @@ def undo(observed: Observed, was_routed: Sequence[str], old: Sequence[str], swit
         added += (UNDO - 1,)
     if added:
         steps.append(Check(added))
-    if added or in_pool:
-        steps.append(Switch(add=added, remove=in_pool))
+    if added or in_pool or switched:
+        # also when the pool looks right: a switch that failed in the middle may have left another one live
+        steps.append(Switch(add=added, remove=in_pool, maintenance=not was_routed))
     return Plan((*steps, *_dispose(new, switched)), out)
 
 

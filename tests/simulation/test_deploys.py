@@ -130,6 +130,17 @@ def test_a_death_while_monitored_switches_back() -> None:
     assert scenario.fingerprint() == before
 
 
+def test_a_first_deploy_that_dies_while_monitored_leaves_nothing() -> None:
+    scenario = Scenario(settings(strategy=Strategy.BLUE_GREEN, update=UpdateConfig(monitor=5.0)), running=0)
+    scenario.world.images[V2.image_id].exits_after = 2.0
+    scenario.world.deaths_expected = scenario.world.maintenance_allowed = True
+    with pytest.raises(DeployFailed) as failure:
+        scenario.deploy(V2)
+    assert failure.value.exit_code == 1
+    assert not scenario.world.containers
+    assert not scenario.world.loaded[SERVICE].upstreams
+
+
 def test_continue_goes_on_without_the_failed_replica() -> None:
     update = UpdateConfig(failure_action=FailureAction.CONTINUE)
     scenario = Scenario(settings(replicas=3, update=update))
