@@ -83,13 +83,15 @@ def test_the_load_sees_what_a_naive_deploy_loses(
     edge: Edge, naive: Callable[[Shop], None], short_directory: Path
 ) -> None:
     """The negative control: a load that found nothing here would prove nothing above."""
-    with running(edge, short_directory) as shop, shop.load() as load:
-        load.wait_for(100)
+    with running(edge, short_directory) as shop, shop.load(Mix.standard()) as load:
+        load.wait_for(300)
         shop.tag("2")
         naive(shop)
         shop.rollout("sync")
         load.wait_for(load.progress()["total"] + 50)
         report = load.report()
-        assert report.failed >= 10, report.describe()
+        # how many depends on the proxy: HAProxy lets a new request wait seconds for a server to come back
+        assert report.failed > 0, report.describe()
+        assert {"stream", "upgrade"} <= {kind for kind, seen in report.by_kind.items() if set(seen) != {"ok"}}
         assert any(line["in_flight"] > 0 for line in shop.term_lines()), shop.term_lines()
         assert shop.answers() == "2"
