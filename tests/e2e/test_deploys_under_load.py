@@ -56,7 +56,7 @@ def test_twenty_deploys_in_a_row_lose_nothing(edge: Edge, parallelism: int, shor
         shop.settled()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("edge", [Edge("nginx", "1.22"), Edge("haproxy", "2.6"), Edge("haproxy", "3.2")], ids=str)
 def test_other_versions_lose_nothing_either(edge: Edge, short_directory: Path) -> None:
     one_by_one = {"update_config": {"parallelism": 1}}
