@@ -51,6 +51,7 @@ e2e: images  ## real engine, Compose, nginx and HAProxy, under load
 	@$(RUN) $(PYTEST) -m 'not slow' tests/e2e
 
 faults: images  ## only the tests that kill, refuse or starve real processes
+	@scripts/with-engine scripts/images.sh rollout-test/engine:26.1 rollout-test/engine:28.5
 	@$(RUN) $(PYTEST) -m 'faults and not slow'
 
 soak: images  ## the slow tests

@@ -13,8 +13,8 @@ HEAD = """\
 # What is asked of the Docker engine
 
 Who may use the engine's socket is as powerful as root. So you may want a filter before it that lets through only what a
-deploy needs: point `DOCKER_HOST` at the filter. These are all the requests there are. A test runs deploys through such a
-filter and compares both ways: nothing else is asked for, and nothing is listed that is not used.
+deploy needs: point `DOCKER_HOST` at the filter. These are all the requests there are. A test runs deploys through such
+a filter and compares both ways: nothing else is asked for, and nothing is listed that is not used.
 
 Paths are regular expressions for the whole path after the version prefix (`/v1.41`), without the query.
 

@@ -43,6 +43,7 @@ COMPOSE_CALLS: tuple[Row, ...] = (
     ("GET", r"/networks", "find the project's networks"),
     ("GET", r"/networks/[^/]+", "one of them"),
     ("POST", r"/networks/create", "a network of the service that does not exist yet"),
+    ("POST", r"/networks/[^/]+/connect", "the second and further networks of a new replica, on engines before 25"),
     ("GET", r"/volumes/[^/]+", "the service's named volumes"),
     ("POST", r"/volumes/create", "a named volume of the service that does not exist yet"),
     ("GET", r"/images/.+/json", "is the image here"),
