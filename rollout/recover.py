@@ -10,17 +10,24 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rollout import strategies, warm
-from rollout.errors import NotUndone, RolloutError
-from rollout.events import Recovering, Sink
+from rollout.errors import EngineError, NotUndone, ProxyUnreachable, RolloutError, StateError
+from rollout.events import Recovering, Sink, Warned
 from rollout.execution import close, perform, undo
 from rollout.model import Replica, Revision, ServiceSettings, Strategy
 from rollout.plan import Observed
 from rollout.ports import RolloutRecord
 from rollout.steps.run import Ports, Run, routed_ids
 
+_MAY_COME_BACK = (EngineError, ProxyUnreachable, StateError)
+
 
 def converge(ports: Ports, settings: ServiceSettings, network: str, emit: Sink) -> None:
-    """Finish or undo what an earlier run left; nothing when it left nothing. Raises NotUndone when neither works."""
+    """Finish or undo what an earlier run left; nothing when it left nothing.
+
+    When neither can ever work (the old containers are gone for good, or are ill themselves) the rollout is given up as
+    failed: a plan begins at any world, and the deploy of a better version must not wait for what will not come back.
+    Raises NotUndone when something that may come back is in the way: the engine, the proxy, a full disk.
+    """
     record = ports.journal.unfinished(settings.name)
     if record is None:
         return
@@ -30,19 +37,29 @@ def converge(ports: Ports, settings: ServiceSettings, network: str, emit: Sink) 
     verb = "finishing it" if forward else "undoing it"
     emit(Recovering(settings.name, f"rollout {record.id} ({record.what}) was left {record.state}: {verb}"))
     began = ports.clock.now()
-    if not forward:
-        undo(run, "the run that began it ended before the switch")
-        close(run, "undone", began=began, reason="the run that began it died")
-        return
+    try:
+        outcome, reason = _forward(run) if forward else _back(run, "the run that began it ended before the switch")
+    except NotUndone as error:
+        if isinstance(error.__cause__, _MAY_COME_BACK):
+            raise
+        emit(Warned(settings.name, "not-undone", f"{error.message}; going on from what is there"))
+        outcome, reason = "failed", error.message
+    close(run, outcome, began=began, reason=reason)
+
+
+def _forward(run: Run) -> tuple[str, str]:
     try:
         _finish(run)
     except NotUndone:
         raise
     except RolloutError as error:
-        undo(run, error.message)
-        close(run, "undone", began=began, reason=error.message)
-        return
-    close(run, "deployed", began=began)
+        return _back(run, error.message)
+    return "deployed", ""
+
+
+def _back(run: Run, reason: str) -> tuple[str, str]:
+    undo(run, reason)
+    return "undone", reason
 
 
 def _resume(
