@@ -56,7 +56,7 @@ class Revision:
 class Replica:
     """One container of a service as the engine sees it.
 
-    `addresses` maps a network's name to the container's IP on it (empty unless running).
+    `addresses` maps a network's name to the container's IP on it (empty unless it runs or is paused).
     `restart_count`, `exit_code`, `health_log`, `started_at` are only filled by `Engine.inspect`.
     """
 

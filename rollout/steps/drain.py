@@ -20,7 +20,8 @@ def perform(run: Run, step: Drain) -> Mapping[str, Any]:
     cut = 0
     for switched, ids in _by_switch(run, step):
         run.pool_of(ids, replicas)  # a run that recovers does not know their addresses yet
-        upstreams = [run.upstreams[i] for i in ids if i in run.upstreams and i in replicas and replicas[i].running]
+        # a paused one holds its address as well, and its requests
+        upstreams = [u for i in ids if i in replicas and (u := run.upstream(replicas[i])) is not None]
         if upstreams:
             cut += _drain(run, switched, upstreams)
     run.cut += cut
