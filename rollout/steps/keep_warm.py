@@ -16,6 +16,8 @@ from rollout.steps.run import Run
 def perform(run: Run, step: KeepWarm) -> Mapping[str, Any]:
     if run.previous is None:
         run.notice("the old replicas have no stored revision to go back to, so they are not kept warm")
+        stop.perform(run, Stop(step.replicas))
+        remove.perform(run, Remove(step.replicas))
         return {"warm": []}
     _end_former(run, step)  # first: once the new ones are written down, nothing tells of the former any more
     until = run.ports.clock.wall() + step.seconds

@@ -18,12 +18,14 @@ def recreate(settings: ServiceSettings, observed: Observed) -> Plan:
     leftovers = tuple(r.id for r in observed.leftovers())
     if missing <= 0 and not old:
         return rolling(settings, observed)  # only surplus, unrouted or left-over containers: nothing has to stop first
+    kept = sorted(current, key=lambda r: (r.id not in observed.routed, r.number))[: settings.replicas]
+    old += tuple(r.id for r in current if r not in kept)
     gone = (*old, *leftovers)
-    unrouted = tuple(r.id for r in current if r.id not in observed.routed)  # an earlier run got that far
+    unrouted = tuple(r.id for r in kept if r.id not in observed.routed)  # an earlier run got that far
     new = (EXISTING, 1) if unrouted else (1,)
     steps: list[Step] = []
     if old:
-        steps += [Switch(remove=old, maintenance=all(r.id in unrouted for r in current)), Drain(old), Stop(old)]
+        steps += [Switch(remove=old, maintenance=all(r.id in unrouted for r in kept)), Drain(old), Stop(old)]
     if settings.remove_first and gone:
         steps.append(Remove(gone))
     if missing > 0:

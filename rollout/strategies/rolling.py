@@ -1,8 +1,8 @@
 """Rolling in batches, and blue-green, which is one batch with the old set kept.
 
 start-first, per batch: Start Check Switch(+new -old) [Monitor] Drain Stop; stop-first: Switch(-old) Drain Stop Start
-Check Switch(+new). Old replicas are stopped batch by batch, which bounds the surge, but removed only at the very end:
-until then an undo can start the very same containers again.
+Check Switch(+new), unless that would empty the pool. Old replicas are stopped batch by batch, which bounds the surge,
+but removed only at the very end: until then an undo can start the very same containers again.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from rollout.plan import (
 
 
 def rolling(settings: ServiceSettings, observed: Observed) -> Plan:
+    if settings.update.order is Order.STOP_FIRST:
+        settings = replace(settings, keep_warm=0.0)  # what has stopped is not warm
     current = observed.current()
     kept = sorted(current, key=lambda r: (r.id not in observed.routed, r.number))[: settings.replicas]
     surplus = [r for r in current if r not in kept]
@@ -42,7 +44,7 @@ def rolling(settings: ServiceSettings, observed: Observed) -> Plan:
             steps += _switched(settings, (EXISTING,), tuple(old))
     for batch, count, out, last in _batches(missing, old, settings.update.parallelism):
         add = (EXISTING, batch) if unrouted and batch == 1 else (batch,)
-        steps += _batch(settings, batch, count, add, out)
+        steps += _batch(_never_empty(settings, observed, out), batch, count, add, out)
         if settings.update.delay and not last:
             steps.append(Delay(settings.update.delay))
     if old and not missing and not unrouted:
@@ -63,6 +65,14 @@ def _batches(missing: int, old: list[str], parallelism: int) -> Iterator[tuple[i
         count = min(size, missing - begin)
         last = begin + count >= missing
         yield batch, count, tuple(old[begin:] if last else old[begin : begin + count]), last
+
+
+def _never_empty(settings: ServiceSettings, observed: Observed, out: tuple[str, ...]) -> ServiceSettings:
+    """A batch that would take the last replica out of the pool starts first, whatever the order asked for."""
+    serving = {r.id for r in observed.replicas if r.running and r.id in observed.routed}
+    if not serving <= set(out):
+        return settings
+    return replace(settings, update=replace(settings.update, order=Order.START_FIRST))
 
 
 def _batch(settings: ServiceSettings, batch: int, count: int, add: tuple[int, ...], out: tuple[str, ...]) -> list[Step]:
@@ -91,7 +101,7 @@ def _retire(settings: ServiceSettings, out: tuple[str, ...]) -> list[Step]:
 
 def _cleanup(settings: ServiceSettings, observed: Observed, old: tuple[str, ...]) -> list[Step]:
     leftovers = tuple(r.id for r in observed.leftovers())
-    if settings.keep_warm and old and settings.update.order is Order.START_FIRST:
+    if settings.keep_warm and old:
         return [KeepWarm(old, settings.keep_warm), *([Remove(leftovers)] if leftovers else [])]
     gone = (*old, *leftovers)
     return [Remove(gone)] if gone else []
