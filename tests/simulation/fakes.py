@@ -6,10 +6,21 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from rollout.errors import DeployFailed, EngineError, ImageNotFound, LockHeld, ProxyRejected, SpecError
-from rollout.fanout import one_by_one
+from rollout.errors import (
+    ComposeError,
+    DeployFailed,
+    EngineError,
+    ImageNotFound,
+    LockHeld,
+    ProxyRejected,
+    ProxyUnreachable,
+    RolloutError,
+    SpecError,
+    StateError,
+)
+from rollout.fanout import Call, FanOut, one_by_one
 from rollout.journal import SqliteJournal
 from rollout.model import (
     Counted,
@@ -38,7 +49,7 @@ class FakeClock:
         return self.world.now
 
     def wall(self) -> float:
-        return self.world.now
+        return self.world.now + self.world.wall_ahead
 
     def sleep(self, seconds: float) -> None:
         self.world.advance(max(seconds, 0.001))
@@ -60,9 +71,11 @@ class FakeEngine:
         return container.replica if container is not None else None
 
     def create(self, service: str, count: int, config: str | None) -> list[str]:
+        if config == "":
+            raise ComposeError("no configuration file provided")
         ids = []
         for _ in range(count):
-            ids.append(self.world.add(self._wanted(config)).replica.id)
+            ids.append(self.world.add(self._wanted(config), service=service).replica.id)
             self.world.tick("create: one made")
         return ids
 
@@ -71,12 +84,14 @@ class FakeEngine:
         if container is None:
             raise EngineError(f"no container {replica_id[:12]}")
         if container.replica.state is not ReplicaState.RUNNING:
+            if not container.image.startable:
+                raise DeployFailed(f"container {replica_id[:12]} cannot be started")
             self.world.advance(0.2)
             self.world.run(container)
 
     def stop(self, replica_id: str, timeout: float | None) -> None:
         container = self.world.containers.get(replica_id)
-        if container is None or container.replica.state is not ReplicaState.RUNNING:
+        if container is None or container.replica.state not in (ReplicaState.RUNNING, ReplicaState.PAUSED):
             return
         self.world.check_stop(container)
         self.world.halt(container)
@@ -85,9 +100,10 @@ class FakeEngine:
         container = self.world.containers.get(replica_id)
         if container is None:
             return
-        if container.replica.state is ReplicaState.RUNNING:
+        if container.replica.state in (ReplicaState.RUNNING, ReplicaState.PAUSED):
             raise EngineError(f"container {replica_id[:12]} is running: stop it first")
         del self.world.containers[replica_id]
+        self.world.changes += 1
 
     def logs(self, replica_id: str, lines: int) -> list[str]:
         return ["the last words"][:lines] if replica_id in self.world.containers else []
@@ -119,9 +135,11 @@ class FakeImages:
 
     def tag(self, image_id: str, reference: str) -> None:
         self.world.tags[reference] = image_id
+        self.world.changes += 1
 
     def untag(self, reference: str) -> None:
         self.world.tags.pop(reference, None)
+        self.world.changes += 1
 
     def tags(self, prefix: str) -> list[str]:
         return sorted(t for t in self.world.tags if t.startswith(prefix))
@@ -133,6 +151,8 @@ class FakeProber:
 
     def probe(self, replica: Replica, address: str, check: HealthCheck, port: int) -> str | None:
         container = self.world.by_ip(address)
+        if address in self.world.foreign:
+            return None  # a stranger may well answer 200
         if container is None:
             return "connection refused"
         return None if self.world.ready(container) else "HTTP 503"
@@ -157,7 +177,10 @@ class FakeProxy:
     def switch(self, pool: Pool) -> Switched:
         previous = self.world.disk.get(pool.service, Pool(pool.service))
         self.prepare(pool)
+        if self.world.disk_full:
+            raise StateError("the proxy's directory cannot be written: no space left on device")
         self.world.disk[pool.service] = pool
+        self.world.changes += 1
         self.world.tick("switch: written, not loaded")
         if self.world.loaded.get(pool.service) == pool:
             return Switched(previous, pool)
@@ -172,6 +195,7 @@ class FakeProxy:
     def cut(self, switched: Switched | None, upstreams: Sequence[Upstream]) -> int:
         left = self._knowing(upstreams)
         self.world.generations = [g for g in self.world.generations if g not in left]
+        self.world.changes += 1
         return len(left)
 
     def forget(self, service: str, upstreams: Sequence[Upstream]) -> None:
@@ -212,13 +236,46 @@ class MemoryJournal(SqliteJournal):
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(Path("memory"), clock)
         self._connection = self._prepared(sqlite3.connect(":memory:", check_same_thread=False))
+        self._world = clock.world
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        if self._world.disk_full:
+            raise StateError("the journal cannot be written: database or disk is full")
+        with super()._write() as db:
+            yield db
+        self._world.changes += 1
+
+
+class Breakage:
+    """The next call of a port that can fail does: before it has done anything, or with its answer lost."""
+
+    ERRORS: ClassVar[Mapping[str, Callable[[str], RolloutError]]] = {
+        "engine": lambda name: EngineError(f"{name}: the engine answered 500", transient=True),
+        "images": lambda name: EngineError(f"{name}: the engine answered 500"),
+        "proxy": lambda name: ProxyUnreachable(f"{name}: the proxy does not answer"),
+        "journal": lambda name: StateError(f"{name}: disk I/O error"),
+    }
+    NEVER_RAISE = frozenset({"count", "pool", "findings"})
+    WHOLE_OR_NOTHING = frozenset({"switch", "cut"})  # "ProxyUnreachable when nothing was changed"
+
+    def __init__(self) -> None:
+        self.armed = ""  # before | after
+
+    def strike(self, port: str, name: str, when: str) -> None:
+        if self.armed != when or port not in self.ERRORS or name in self.NEVER_RAISE:
+            return
+        if when == "after" and name in self.WHOLE_OR_NOTHING:
+            return
+        self.armed = ""
+        raise self.ERRORS[port](name)
 
 
 class Watched:
-    """A port whose every call is a place to crash and to look, before and after."""
+    """A port whose every call is a place to crash, to fail and to look, before and after."""
 
-    def __init__(self, inner: Any, world: World) -> None:
-        self._inner, self._world = inner, world
+    def __init__(self, inner: Any, world: World, port: str, breakage: Breakage) -> None:
+        self._inner, self._world, self._port, self._breakage = inner, world, port, breakage
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._inner, name)
@@ -227,14 +284,42 @@ class Watched:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             self._world.tick(f"before {name}")
+            self._breakage.strike(self._port, name, "before")
             result = attribute(*args, **kwargs)
+            self._breakage.strike(self._port, name, "after")
             self._world.tick(f"after {name}")
             return result
 
         return call
 
 
-def ports(world: World, journal: MemoryJournal, wanted: Callable[[str | None], RevisionKey]) -> Ports:
+def in_any_order(world: World) -> FanOut:
+    """As threads: all are begun, whatever fails, in an order of the world's choice."""
+
+    def fan_out(calls: Sequence[Call]) -> list[Any]:
+        order = list(range(len(calls)))
+        world.rng.shuffle(order)
+        results: list[Any] = [None] * len(calls)
+        errors = []
+        for index in order:
+            try:
+                results[index] = calls[index]()
+            except RolloutError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return results
+
+    return fan_out
+
+
+def ports(
+    world: World,
+    journal: MemoryJournal,
+    wanted: Callable[[str | None], RevisionKey],
+    breakage: Breakage | None = None,
+    fan_out: FanOut = one_by_one,
+) -> Ports:
     """A fresh controller over the world: what survives a crash is the world, the journal and nothing else."""
     watched: Mapping[str, Any] = {
         "engine": FakeEngine(world, wanted),
@@ -243,5 +328,6 @@ def ports(world: World, journal: MemoryJournal, wanted: Callable[[str | None], R
         "prober": FakeProber(world),
         "journal": journal,
     }
-    made = {name: Watched(port, world) for name, port in watched.items()}
-    return Ports(lock=FakeLock(), clock=FakeClock(world), fan_out=one_by_one, **made)
+    broken = breakage or Breakage()
+    made = {name: Watched(port, world, name, broken) for name, port in watched.items()}
+    return Ports(lock=FakeLock(), clock=FakeClock(world), fan_out=fan_out, **made)

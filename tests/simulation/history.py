@@ -1,0 +1,227 @@
+"""Two services in one project behind one proxy, and all that can happen to them, in any order (`test_histories.py`)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from rollout.deploy import Request, deploy
+from rollout.errors import RolloutError
+from rollout.events import Event, StepProgress
+from rollout.model import Pool, ReplicaState, RevisionKey, ServiceSettings, Strategy, Upstream
+from rollout.receipt import Receipt
+from tests.simulation.fakes import Breakage, FakeClock, MemoryJournal, in_any_order, ports
+from tests.simulation.others import Others, picture
+from tests.simulation.scenario import V1, V2, V3, settings
+from tests.simulation.world import Container, Crash, Image, World, name_of
+
+VERSIONS = (V1, V2, V3)
+SERVICES = ("web", "api")
+
+
+@dataclass(frozen=True)
+class Happening:
+    """Something that happens at a port call of a run. `pick` says to which container, or how much."""
+
+    at: int
+    what: str
+    pick: int
+
+
+@dataclass
+class File:
+    """What the Compose file says of a service."""
+
+    key: RevisionKey
+    settings: ServiceSettings
+
+
+class History:
+    """The world, and one way to do each thing. Counts what was done, for the report."""
+
+    done: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self, *, reload_loads_all: bool, healthchecks: bool, seed: int) -> None:
+        self.world = World(seed=seed, reload_loads_all=reload_loads_all, deaths_expected=True)
+        self.world.images = {key.image_id: Image(healthcheck=healthchecks) for key in VERSIONS}
+        self.world.on_tick = self._happen
+        self.others = Others(self.world)
+        self.clock = FakeClock(self.world)
+        self.journal = MemoryJournal(self.clock)
+        self.files = {name: File(V1, settings(name=name)) for name in SERVICES}
+        self.breakage = Breakage()
+        self.pending: list[Happening] = []
+        self.interrupted = False
+        self.events: list[Event] = []
+        self._nested = False
+        for name in SERVICES:
+            self._first(name)
+
+    def _first(self, name: str) -> None:
+        """As plain `docker compose up` and a first `rollout render` leave it."""
+        containers = [self.world.add(V1, running=True, service=name) for _ in range(2)]
+        self.world.advance(1.0)
+        pool = Pool(name, tuple(Upstream(name_of(c), c.ip, 8000) for c in containers), self.files[name].settings.pool)
+        self.world.disk[name] = self.world.loaded[name] = pool
+
+    # --- the controller
+
+    def run(self, service: str, key: RevisionKey, what: str, happenings: list[Happening], *, force: bool) -> str:
+        """One run of the program with all that happens meanwhile. The outcome: `deployed`, `nothing`, `crashed` or
+        the error's name. Whatever else it raises is a defect."""
+        world = self.world
+        self.pending = sorted(happenings, key=lambda h: h.at)
+        world.calls, world.run_began, self.interrupted = 0, world.happened, False
+        try:
+            receipt = self._deploy(service, key, what, force=force)
+            outcome = "nothing" if receipt is None else receipt.outcome
+        except Crash:
+            outcome = "crashed"
+        except RolloutError as error:
+            outcome = type(error).__name__
+        finally:
+            self.pending, self.breakage.armed, world.disk_full = [], "", False
+            self.done["port calls"] += world.calls
+        self.done["runs"] += 1
+        self.done[f"runs that ended: {outcome}"] += 1
+        return outcome
+
+    def _deploy(self, service: str, key: RevisionKey, what: str, *, force: bool) -> Receipt | None:
+        file = self.files[service]
+        if file.settings.strategy is Strategy.RECREATE:
+            self.world.maintenance_allowed = True
+        request = Request(
+            "shop", key, key.image_id, f"config of {key.config_hash}", what, from_files=what == "deploy", force=force
+        )
+        fresh = ports(
+            self.world, self.journal, lambda config: _key_of(config, key), self.breakage, in_any_order(self.world)
+        )
+        return deploy(fresh, file.settings, request, self.events.append, lambda: self.interrupted)
+
+    # --- what happens during a run
+
+    def _happen(self) -> None:
+        while not self._nested and self.pending and self.pending[0].at <= self.world.calls:
+            happening = self.pending.pop(0)
+            self.done[f"during a run: {happening.what}"] += 1
+            self._act(happening)
+
+    def _act(self, happening: Happening) -> None:
+        what, pick = happening.what, happening.pick
+        simple: dict[str, Callable[[], None]] = {
+            "interrupt": self._interrupt,
+            "disk full": lambda: self._disk(full=True),
+            "disk free": lambda: self._disk(full=False),
+            "the config is refused": lambda: self._refuse(True),
+            "the config is taken": lambda: self._refuse(False),
+            "error": lambda: self._break("before"),
+            "answer lost": lambda: self._break("after"),
+            "a stranger": self.others.stranger,
+            "the other service": lambda: self._meanwhile(pick),
+        }
+        if what == "crash":
+            raise Crash(f"at call {self.world.calls}")
+        if what in simple:
+            simple[what]()
+        else:
+            self.other(what, SERVICES[pick % 2], pick // 2)
+
+    def _interrupt(self) -> None:
+        self.interrupted = True
+
+    def _disk(self, *, full: bool) -> None:
+        self.world.disk_full = full
+
+    def _refuse(self, refused: bool) -> None:
+        self.world.reject_pools = refused
+
+    def _break(self, when: str) -> None:
+        self.breakage.armed = when
+
+    def _meanwhile(self, pick: int) -> None:
+        """Another controller deploys the other service, from its beginning to its end, between two calls of this."""
+        busy = next((n for n in SERVICES if self.journal.unfinished(n)), SERVICES[0])
+        other = SERVICES[1 - SERVICES.index(busy)]
+        self._nested, armed, self.breakage.armed = True, self.breakage.armed, ""
+        try:
+            self._deploy(other, VERSIONS[pick % 3], "deploy", force=False)
+        except RolloutError:
+            self.done["runs in another run that failed"] += 1
+        finally:
+            self._nested, self.breakage.armed = False, armed
+
+    # --- what others do
+
+    def other(self, what: str, service: str, pick: int) -> None:
+        found = self.others.of(service)
+        one = found[pick % len(found)] if found else None
+        file, others = self.files[service], self.others
+        if what == "compose up":
+            others.up(service, file.key, file.settings.replicas)
+        elif what == "scale":
+            others.scale(service, file.key, 1 + pick % 3)
+        elif what == "clock jump":
+            self.world.wall_ahead += (pick - 4) * 100.0
+        elif one is not None:
+            self._to_one(what, one)
+
+    def _to_one(self, what: str, one: Container) -> None:
+        others = self.others
+        actions: dict[str, Callable[[], None]] = {
+            "stop": lambda: others.stop(one),
+            "start": lambda: others.start(one),
+            "die and return": lambda: others.restart(one, elsewhere=False),
+            "return elsewhere": lambda: others.restart(one, elsewhere=True),
+            "die, and a stranger comes": lambda: others.lose_address(one),
+            "pause": lambda: others.pause(one),
+            "sicken": lambda: others.sicken(one),
+            "vanish": lambda: others.remove(one),
+        }
+        actions[what]()
+
+    def lose_journal(self) -> None:
+        self.journal = MemoryJournal(self.clock)
+
+    # --- the end
+
+    def calm_deploy(self, service: str, key: RevisionKey) -> None:
+        """Nothing is wrong any more and nobody interferes: this must go through and leave the service in order."""
+        self.others.heal()
+        self.world.advance(10.0)
+        outcome = self.run(service, key, "deploy", [], force=False)
+        assert outcome in ("deployed", "nothing"), f"{outcome}\n{self.picture()}"
+        self._settled(service, key)
+
+    def _settled(self, service: str, key: RevisionKey) -> None:
+        world, wanted = self.world, self.files[service].settings.replicas
+        world.check()
+        warm = self.journal.warm(service)
+        resting = set(warm.replicas) if warm is not None else set()
+        found = self.others.of(service)
+        live = [c for c in found if c.replica.id not in resting]
+        assert [c.replica.key for c in live] == [key] * wanted, self.picture()
+        assert all(c.replica.state is ReplicaState.RUNNING for c in live), self.picture()
+        routed = {u.host for u in world.loaded[service].upstreams}
+        assert routed == {c.ip for c in live} and not routed & world.foreign, self.picture()
+        assert world.disk[service] == world.loaded[service], self.picture()
+        assert self.journal.unfinished(service) is None
+        for container in live:
+            world.excused.pop((name_of(container), container.ip), None)
+        world.check()
+
+    def picture(self) -> str:
+        told = [str(event) for event in self.events if not isinstance(event, StepProgress)]
+        wanted = [f"{name}: {f.settings.replicas} of {f.key.config_hash}" for name, f in self.files.items()]
+        return "\n".join([picture(self.world), *wanted, *told[-25:]])
+
+    def change(self, service: str, key: RevisionKey, changes: dict[str, object]) -> None:
+        """The user edits the Compose file."""
+        self.files[service] = File(key, replace(settings(name=service), **changes))  # type: ignore[arg-type]
+
+
+def _key_of(config: str | None, current: RevisionKey) -> RevisionKey:
+    if config is None:
+        return current
+    return next(k for k in VERSIONS if config == f"config of {k.config_hash}")
