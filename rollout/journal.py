@@ -223,7 +223,13 @@ class SqliteJournal:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
+            deleted = self._connection is not None and not self._path.exists()
             self.close()
+            if deleted:
+                raise StateError(
+                    f"the journal {self._path} was deleted while it was in use",
+                    hint="run it again: the journal is begun anew from what runs",
+                ) from error
             raise StateError(
                 f"the journal {self._path} cannot be read or written: {error}",
                 hint="check the disk's free space and the permissions of that directory, or set ROLLOUT_STATE_DIR",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -136,6 +137,19 @@ def test_a_torn_file_is_put_aside_and_told(tmp_path: Path, damage: Callable[[byt
     _begin(journal)
     journal.close()
     assert len(told) == 1 and len(list(tmp_path.glob("state.db.broken-*"))) == 1
+
+
+def test_deleted_while_in_use_it_says_so_and_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "state.db"
+    journal = SqliteJournal(path, SystemClock())
+    number = _begin(journal).id
+    shutil.rmtree(path.parent)
+    with pytest.raises(StateError, match="deleted while it was in use"):
+        journal.mark_state(number, switched=True)
+    assert journal.unfinished("web") is None
+    _begin(journal)
+    journal.close()
+    assert path.stat().st_mode & 0o077 == 0
 
 
 def test_a_newer_format_is_refused_not_overwritten(tmp_path: Path) -> None:
