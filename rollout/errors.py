@@ -12,7 +12,8 @@
     ├── DeployFailed          1   the service is exactly as it was
     │   ├── Unhealthy             a new replica did not become ready, or died
     │   ├── ProxyRejected         the proxy refused the config; the last good one is in force
-    │   └── ImageNotFound         there is no such image to deploy
+    │   ├── ImageNotFound         there is no such image to deploy
+    │   └── BuildFailed           Compose could not build the image
     ├── NotUndone             5   failed and not fully undone; the hint says what to do
     └── Interrupted         130   a signal; the state is safe and the next run continues
 
@@ -134,6 +135,10 @@ class ProxyRejected(DeployFailed):
 
 class ImageNotFound(DeployFailed):
     """The image to deploy does not exist here, and could not be pulled."""
+
+
+class BuildFailed(DeployFailed):
+    """The image to deploy could not be built; the builder's own words are in `details`."""
 
 
 class NotUndone(RolloutError):

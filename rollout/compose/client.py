@@ -177,7 +177,7 @@ class Compose:
     def build(
         self, service: str, *, progress: Callable[[str], None] | None = None, timeout: float = BUILD_TIMEOUT
     ) -> None:
-        """Build the service's image. `progress` gets the builder's lines. Raises ComposeError with its words."""
+        """Build the service's image. `progress` gets the builder's lines. Raises BuildFailed, ComposeError."""
         self._run("build", service, None, timeout, arguments=[service], progress=progress)
 
     def _run(
@@ -209,7 +209,7 @@ class Compose:
                 meanwhile()
             resolved = resolving.finish(None, LOAD_TIMEOUT)
             if resolved.code != 0:
-                raise words.config_error(resolved.stderr)
+                raise words.config_error(resolved.stderr, self.files)
             document = parse(resolved.stdout)
             hashed = hashing.finish(resolved.stdout, LOAD_TIMEOUT)
         except BaseException:

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from rollout.errors import ComposeError, EngineError, Fault, ImageNotFound, RolloutError, SpecError, UsageError
+from rollout.errors import (
+    BuildFailed,
+    ComposeError,
+    EngineError,
+    Fault,
+    ImageNotFound,
+    RolloutError,
+    SpecError,
+    UsageError,
+)  # fmt: skip
 
 _LOG_LINE = re.compile(r'^(?:time="[^"]*" )?level=(\w+) msg="((?:[^"\\]|\\.)*)"')
 _PROGRESS = re.compile(r"^ *(Container|Network|Volume|Image) \S+ +\w+$")
@@ -49,21 +59,22 @@ def said(output: str) -> list[str]:
     ]
 
 
-def config_error(stderr: str) -> RolloutError:
-    """`docker compose config` failed: nearly always the user's file."""
+def config_error(stderr: str, files: Sequence[str] = ()) -> RolloutError:
+    """`docker compose config` failed: nearly always the user's file, one of `files`."""
     message = " ".join(said(stderr)) or "docker compose config failed without a word"
     if _TOO_OLD.search(message):
         return _too_old(message)
     if _NO_ENGINE.search(message):
         return _no_engine(message)
-    where = _YAML_PATH.search(message) or _FILE.search(message)
+    named = _YAML_PATH.search(message) or _FILE.search(message)
+    where = named[1] if named else ", ".join(files) or "compose"  # a YAML parser's words name no file
     hint = "`docker compose config` shows the same error"
     for pattern, way_out in _HINTS:
         found = re.search(pattern, message)
         if found:
             hint = found.expand(way_out)
             break
-    return SpecError([Fault(where[1] if where else "compose", message, hint)])
+    return SpecError([Fault(where, message, hint)])
 
 
 def command_error(what: str, service: str, output: str) -> RolloutError:
@@ -86,7 +97,9 @@ def command_error(what: str, service: str, output: str) -> RolloutError:
     if "cannot start a paused container" in message:
         hint = f"`docker unpause` or remove the paused container of {service} or of what it depends on"
         return ComposeError(f"Compose will not create beside a paused container: {message}", hint=hint)
-    doing = {"up": "create a container of", "build": "build"}.get(what, what)
+    if what == "build":
+        return BuildFailed(f"the image of {service} could not be built: {message}", details=details)
+    doing = {"up": "create a container of"}.get(what, what)
     return ComposeError(f"Compose could not {doing} {service}: {message}", details=details)
 
 

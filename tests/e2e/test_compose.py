@@ -14,7 +14,7 @@ import pytest
 
 from rollout.compose import Compose, Options
 from rollout.compose.find import find_program
-from rollout.errors import ComposeError, EngineError, ExitCode, ImageNotFound, SpecError, UsageError
+from rollout.errors import BuildFailed, ComposeError, EngineError, ExitCode, ImageNotFound, SpecError, UsageError
 from rollout.spec import read_project
 
 pytestmark = pytest.mark.e2e
@@ -305,12 +305,12 @@ def test_the_plugin_itself_is_run_where_there_is_one() -> None:
 @pytest.mark.parametrize(
     ("text", "path", "message"),
     [
-        ("services:\n  web:\n    image: [\n", "compose", "did not find expected node content"),
+        ("services:\n  web:\n    image: [\n", "compose.yml", "did not find expected node content"),
         ("services: { web: { imagee: a } }\n", "services.web", "imagee"),
         ("services: { web: { image: '${NOPE:?set it}' } }\n", "services.web.image", "NOPE is missing a value: set it"),
         ("services: { web: { image: a, env_file: none.env } }\n", "none.env", "none.env"),
-        ("services: { web: { image: a, depends_on: [zz] } }\n", "compose", 'undefined service "zz"'),
-        ("services: { web: { image: a, x-rollout: { port: 1, port: 2 } } }\n", "compose", 'key "port" already'),
+        ("services: { web: { image: a, depends_on: [zz] } }\n", "compose.yml", 'undefined service "zz"'),
+        ("services: { web: { image: a, x-rollout: { port: 1, port: 2 } } }\n", "compose.yml", 'key "port" already'),
         ('services: { "we b": { image: a } }\n', "compose.yml", "we b"),
         ("services: { web: { image: a, deploy: { replicas: x } } }\n", "services.web.deploy.replicas", "x"),
     ],
@@ -411,7 +411,7 @@ def test_a_build_streams_its_lines_and_fails_in_the_builders_words(bench: Bench)
     assert any("FROM" in line for line in lines)
     assert not any("\x1b" in line for line in lines)
     (bench.directory / "Dockerfile").write_text(f"FROM {APP}:1\nRUN echo why; exit 3\n", encoding="utf-8")
-    with pytest.raises(ComposeError, match="exit code: 3") as failed:
+    with pytest.raises(BuildFailed, match="exit code: 3") as failed:
         bench.compose().build("built")
     assert any("why" in line for line in failed.value.details)
 

@@ -20,6 +20,7 @@ from rollout.compose.document import parse
 from rollout.compose.find import find_directory, find_files, find_program
 from rollout.compose.words import command_error, config_error, said, warnings
 from rollout.errors import (
+    BuildFailed,
     ComposeError,
     EngineError,
     ExitCode,
@@ -406,7 +407,7 @@ NOT_ALLOWED = 'permission denied while trying to connect to the Docker daemon so
             "pull", " web Pulling \n web Error x\nError response from daemon: manifest for a:9 not found",
             ImageNotFound, "manifest for a:9 not found", "docker login",
         ),
-        ("build", "#5 RUN exit 3\nfailed to solve: exit code: 3", ComposeError, "could not build web: failed to", ""),
+        ("build", "#5 RUN exit 3\nfailed to solve: exit code: 3", BuildFailed, "web could not be built: failed to", ""),
         ("up", "Error response from daemon: network x not found", ComposeError, "create a container of web", ""),
         ("up", "", ComposeError, "without a word", ""),
     ],
