@@ -131,8 +131,14 @@ def _fetch(wired: Wired, service: str, reference: str, config: str | None, wishe
 
 def _fitting(wanted: Sequence[str], wishes: Wishes) -> None:
     from rollout.errors import UsageError
+    from rollout.spec.faults import Refused
+    from rollout.spec.values import image
 
     if wishes.image and len(wanted) != 1:
         raise UsageError("--image needs exactly one SERVICE", hint="rollout deploy SERVICE --image REF")
     if wishes.image and wishes.build:
         raise UsageError("--image and --build exclude each other", hint="name the image, or let Compose build its own")
+    try:
+        image(wishes.image or "none")
+    except Refused as error:
+        raise UsageError(f"--image: {error.message}", hint=error.hint) from error

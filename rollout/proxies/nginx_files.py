@@ -30,6 +30,8 @@ CURRENT = "current"
 ENTRY = "rollout.conf"
 _GENERATION = re.compile(r"gen-(\d{6,})")
 _LINK = ".current.new"
+_CONFIG_HINT = "create it, make room, or correct `x-rollout.proxy.config`"
+_STATE_HINT = "make room, run as a user who may write there, or set ROLLOUT_STATE_DIR"
 
 
 class Generations:
@@ -144,14 +146,14 @@ class Generations:
 
 
 @contextmanager
-def told(what: str, undo: Callable[[], None] | None = None) -> Iterator[None]:
+def told(what: str, undo: Callable[[], None] | None = None, hint: str = _CONFIG_HINT) -> Iterator[None]:
     """What the operating system refuses is a StateError that says what could not be done; `undo` is called first."""
     try:
         yield
     except OSError as error:
         if undo is not None:
             undo()
-        raise StateError(f"cannot {what}: {error.strerror or error}") from error
+        raise StateError(f"cannot {what}: {error.strerror or error}", hint=hint) from error
 
 
 def _linked(old: Path, new: Path) -> bool:
@@ -217,7 +219,7 @@ class LedgerFile:
     def write(self, ledger: Ledger) -> None:
         """Only within `hold`."""
         assert self._held is not None
-        with told(f"write {self._path}"):
+        with told(f"write {self._path}", hint=_STATE_HINT):
             record = json.dumps(asdict(ledger)).encode().ljust(self.SIZE - 1) + b"\n"
             os.pwrite(self._held.fileno(), record, 0)
 
@@ -227,7 +229,7 @@ class LedgerFile:
     @contextmanager
     def hold(self, timeout: float = 60.0) -> Iterator[Ledger]:
         """The lock, freed by the kernel when the process dies. Raises LockHeld after `timeout` seconds."""
-        with told(f"open {self._path}"):
+        with told(f"open {self._path}", hint=_STATE_HINT):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.touch()
             file = self._path.open("r+b", buffering=0)  # in append mode pwrite(2) ignores the place it is given

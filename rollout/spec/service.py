@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rollout.model import (
@@ -16,7 +16,7 @@ from rollout.model import (
 )
 from rollout.spec.faults import Faults, Place, Refused
 from rollout.spec.validate import validate
-from rollout.spec.values import seconds, service_name
+from rollout.spec.values import image, seconds, service_name
 
 Raw = Mapping[str, Any]
 
@@ -36,7 +36,8 @@ def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Fault
 
     place: Place = ("services", name)
     before = len(faults.found)
-    _check_name(name, place, faults)
+    _check(service_name, name, place, faults)
+    _check(image, raw.get("image") or "none", (*place, "image"), faults)
     section: Any = validate(ServiceSection, raw.get("x-rollout"), (*place, "x-rollout"), faults)
     deploy = raw.get("deploy") or {}
     update = _update(deploy.get("update_config"), (*place, "deploy", "update_config"), faults)
@@ -196,8 +197,8 @@ def _compose_seconds(value: object, default: float) -> float:
     return default if value is None else seconds(value)
 
 
-def _check_name(name: str, place: Place, faults: Faults) -> None:
+def _check(rule: Callable[[object], object], value: object, place: Place, faults: Faults) -> None:
     try:
-        service_name(name)
+        rule(value)
     except Refused as refused:
         faults.add(place, refused.message, refused.hint)

@@ -14,6 +14,11 @@ _HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?\Z"
 _HOST_HEADER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?)(?::[0-9]{1,5})?\Z")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
 _SERVICE = re.compile(r"[A-Za-z0-9._-]+\Z")
+_IMAGE = re.compile(
+    r"(?:(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?/)?"  # registry
+    r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*"  # name
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[A-Za-z0-9_+.-]+:[0-9a-fA-F]{32,})?\Z"  # tag, digest
+)
 _STATUS = re.compile(r"([1-5][0-9]{2})(?:\s*-\s*([1-5][0-9]{2}))?\Z")
 
 
@@ -48,6 +53,15 @@ def printable(value: object) -> str:
     if _CONTROL.search(value):
         raise Refused(f"{shown(value)} holds a line break or control character", "write it on one line")
     return value
+
+
+def image(value: object) -> str:
+    """An image's reference, `[registry/]name[:tag][@digest]`, or its id. The engine judges the details; here it is kept
+    from being taken for something else."""
+    text = printable(value)
+    if not _IMAGE.match(text):
+        raise Refused(f"{shown(text)} is not an image", "like registry.example/shop/web:1.2; the name in lower case")
+    return text
 
 
 def service_name(value: object) -> str:

@@ -185,6 +185,9 @@ CASES: list[tuple[Changes, str, str, str]] = [
         {"services/we b": {"image": "x", "networks": {"default": None}, "x-rollout": {"port": 1}}},
         "services.we b", "'we b' is not a service name", "letters, digits",
     ),
+    (s("image", "shop/web:1\n  privileged: true"), "services.web.image", "line break", "one line"),
+    (s("image", "Shop:1"), "services.web.image", "'Shop:1' is not an image", "lower case"),
+    (s("image", "shop web:1"), "services.web.image", "'shop web:1' is not an image", "shop/web:1.2"),
     # keys that contradict each other
     (h("tcp", True), f"{WEB}.health", "path and tcp exclude each other", "keep one"),
     (h("command", "true"), f"{WEB}.health", "path and command exclude each other", "keep one"),

@@ -86,6 +86,7 @@ def test_durations(text: str, seconds: float) -> None:
         (["deploy", "--image", "shop:2"], "--image needs exactly one SERVICE"),
         (["deploy", "a", "b", "--image", "shop:2"], "--image needs exactly one SERVICE"),
         (["deploy", "a", "--image", "shop:2", "--build"], "exclude each other"),
+        (["deploy", "a", "--image", "shop:a:b"], "'shop:a:b' is not an image"),
         (["rollback"], "SERVICE"),
         (["rollback", "web", "--to", "0"], "--to"),
         (["history", "--limit", "-1"], "--limit"),

@@ -25,7 +25,7 @@ from rollout.model import (
 from rollout.spec import read_project
 from rollout.spec.faults import Refused
 from rollout.spec.service import default_deadline
-from rollout.spec.values import seconds
+from rollout.spec.values import image, seconds
 
 
 @pytest.fixture
@@ -277,3 +277,16 @@ def test_importing_loads_neither_pydantic_nor_yaml(module: str) -> None:
     code = f"import sys, {module}; print(sorted({{'pydantic', 'yaml'}} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "web", "shop/web", "shop-web:1", "registry.example:5000/shop/web:1.2-rc_3", "localhost/web",
+        "127.0.0.1:32768/a/b:1", "[::1]:5000/web", "Registry.Example/web", "a__b/c---d.e",
+        "web@sha256:" + "0" * 64, "web:1@sha256:" + "a" * 64,
+        "sha256:" + "b" * 64, "rollout-keep/shop/web:r1",
+    ],
+)  # fmt: skip
+def test_every_kind_of_reference_is_an_image(reference: str) -> None:
+    assert image(reference) == reference
