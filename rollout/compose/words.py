@@ -14,7 +14,7 @@ from rollout.errors import (
     RolloutError,
     SpecError,
     UsageError,
-)  # fmt: skip
+)
 
 _LOG_LINE = re.compile(r'^(?:time="[^"]*" )?level=(\w+) msg="((?:[^"\\]|\\.)*)"')
 _PROGRESS = re.compile(r"^ *(Container|Network|Volume|Image) \S+ +\w+$")
