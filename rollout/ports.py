@@ -67,8 +67,9 @@ class Engine(Protocol):
         EngineError when it is gone or the engine fails."""
 
     def stop(self, replica_id: str, timeout: float | None) -> None:
-        """Send the stop signal, wait up to `timeout` (None: the container's own), then SIGKILL; return once it has exited.
-        Nothing when it is not running or gone. A restart policy does not bring it back."""
+        """Send the stop signal, wait up to `timeout` (None: the container's own), then SIGKILL; return once it has
+        exited. Nothing when it is not running or gone. A restart policy does not bring it back.
+        """
 
     def remove(self, replica_id: str) -> None:
         """Remove the stopped container and its anonymous volumes; nothing when it is gone."""
@@ -95,7 +96,7 @@ class Images(Protocol):
         registry's words."""
 
     def build(self, service: str) -> None:
-        """Build the service's image as Compose does. Raises ComposeError with the builder's words."""
+        """Build the service's image as Compose does. Raises BuildFailed with the builder's words, ComposeError."""
 
     def tag(self, image_id: str, reference: str) -> None: ...
 
@@ -116,7 +117,9 @@ class Prober(Protocol):
 
 
 class Proxy(Protocol):
-    """The one proxy of a project. Knows pools by service; renders, applies, confirms, and says when it is done with one."""
+    """The one proxy of a project. Knows pools by service; renders, applies, confirms, and says when it is done with
+    one.
+    """
 
     def network(self, settings: ServiceSettings) -> str:
         """The engine's name of the network over which the proxy reaches this service's replicas (a key of
@@ -126,8 +129,10 @@ class Proxy(Protocol):
         """The pool that the config in force on disk names for the service; None when it names none."""
 
     def prepare(self, pool: Pool) -> None:
-        """Render and test the config that `switch(pool)` would load, without touching what is live. Raises ProxyRejected.
-        Optional before `switch` (which does it itself if it was not done): it lets the test overlap with other waits."""
+        """Render and test the config that `switch(pool)` would load, without touching what is live. Raises
+        ProxyRejected. Optional before `switch` (which does it itself if it was not done): it lets the test overlap
+        with other waits.
+        """
 
     def switch(self, pool: Pool) -> Switched:
         """Make `pool` the live one for its service: rendered, tested, written atomically, loaded, confirmed live.
@@ -140,14 +145,16 @@ class Proxy(Protocol):
 
     def in_flight(self, switched: Switched | None, upstreams: Sequence[Upstream]) -> InFlight:
         """Whether the proxy can still send, or is still sending, a request to any of `upstreams` (already out of the
-        pool). `switched` None: nothing is known of the switch (a crash), so every old worker counts. Exact: `drained` is
-        True only when no live worker can ever send to them again. Cheap enough to poll every 5-15 ms."""
+        pool). `switched` None: nothing is known of the switch (a crash), so every old worker counts. Exact: `drained`
+        is True only when no live worker can ever send to them again. Cheap enough to poll every 5-15 ms."""
 
     def cut(self, switched: Switched | None, upstreams: Sequence[Upstream]) -> int:
-        """The drain limit has passed: make sure that no live worker can send to `upstreams` any more, closing what it takes
-        and no more (nginx: connections already joined to them die with the container, so only old workers that could
-        still *begin* a request to them are ended; HAProxy: `shutdown sessions server`). Returns the connections cut,
-        those that end with the container included. After it, stopping them frees no address that is still in use."""
+        """The drain limit has passed: make sure that no live worker can send to `upstreams` any more, closing what
+        it takes and no more (nginx: connections already joined to them die with the container, so only old workers
+        that could still *begin* a request to them are ended; HAProxy: `shutdown sessions server`). Returns the
+        connections cut, those that end with the container included. After it, stopping them frees no address that is
+        still in use.
+        """
 
     def forget(self, service: str, upstreams: Sequence[Upstream]) -> None:
         """The upstreams are drained and stopped: drop what the proxy still keeps of them (HAProxy: `del server`)."""
@@ -212,7 +219,8 @@ class Journal(Protocol):
 
     def step_begun(self, rollout: int, index: int, step: str, detail: Mapping[str, Any]) -> None: ...
 
-    def step_done(self, rollout: int, index: int, result: Mapping[str, Any]) -> None: ...
+    def step_done(self, rollout: int, index: int, result: Mapping[str, Any]) -> None:
+        """May be written together with the next write: what was done is observed by a recovery, never read."""
 
     def mark_state(self, rollout: int, *, state: str | None = None, switched: bool | None = None) -> None: ...
 
@@ -237,8 +245,9 @@ class Journal(Protocol):
 
 class Lock(Protocol):
     def hold(self, service: str, what: str, wait: float) -> AbstractContextManager[None]:
-        """The lease on a service for the length of the block. Waits up to `wait` seconds for another holder, then raises
-        LockHeld naming it. Freed by the kernel when the process dies."""
+        """The lease on a service for the length of the block. Waits up to `wait` seconds for another holder, then
+        raises LockHeld naming it. Freed by the kernel when the process dies.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +272,9 @@ class ProxyProcess(Protocol):
         """For messages: `container shop-edge-1 (service edge)`."""
 
     def identity(self) -> str:
-        """Changes when the proxy is restarted (container id and start time). Raises ProxyUnreachable when not running."""
+        """Changes when the proxy is restarted (container id and start time). Raises ProxyUnreachable when not
+        running.
+        """
 
     def argv(self) -> list[str]:
         """The command line it was started with."""
