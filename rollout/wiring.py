@@ -80,19 +80,16 @@ def wire(
     from rollout.lock import held_fds
 
     compose = Compose(options, environment=environ, keep_open=held_fds)
-    connection = Connection(clock, environ)
-    loaded = compose.load(wanted, meanwhile=lambda: _warm_up(connection, meanwhile))
-    project = _read(loaded, wanted, emit)
-    state = StateDirectory.of(loaded.directory, environ)
-    if keeps_state:
-        state.prepare(project.name)
-    else:
-        state.check(project.name)
-    with _journal(state, clock, emit, keeps_state) as journal:
-        try:
+    with closing(Connection(clock, environ)) as connection:
+        loaded = compose.load(wanted, meanwhile=lambda: _warm_up(connection, meanwhile))
+        project = _read(loaded, wanted, emit)
+        state = StateDirectory.of(loaded.directory, environ)
+        if keeps_state:
+            state.prepare(project.name)
+        else:
+            state.check(project.name)
+        with _journal(state, clock, emit, keeps_state) as journal:
             yield _assemble(project, loaded, compose, connection, state, journal, emit)
-        finally:
-            connection.close()
 
 
 def _warm_up(connection: Connection, meanwhile: Callable[[], object]) -> None:
@@ -187,7 +184,9 @@ def _proxy_process(project: Project, connection: Connection) -> ProxyProcess:
         from rollout.proxies.local import HostProcess
 
         binary = where.binary or where.type.value
-        return HostProcess(binary, where.pid_file or f"/run/{where.type.value}.pid")
+        # where packages have nginx write why it refuses a reload; without it a refusal is only seen by its silence
+        log = "/var/log/nginx/error.log" if where.type is ProxyType.NGINX else ""
+        return HostProcess(binary, where.pid_file or f"/run/{where.type.value}.pid", log)
     from rollout.engines.docker import ContainerProcess
 
     return ContainerProcess(connection, project.name, service=where.service, container=where.container)
