@@ -50,7 +50,7 @@ class StateDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             for name, text in ((".gitignore", "*\n"), ("project", f"{project}\n")):
                 file = self.path / name
-                if not file.exists():
+                if not file.exists() or not file.stat().st_size:  # a full disk leaves it empty
                     file.write_text(text, encoding="utf-8")
             self.locks.mkdir(exist_ok=True)
         except OSError as error:

@@ -1,0 +1,180 @@
+"""`--pull always|missing|never`, from a real registry that wants a password."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import subprocess
+import tarfile
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.projects import EDGES, Shop, docker, eventually, project
+
+pytestmark = [pytest.mark.e2e]
+
+NGINX = EDGES[1]
+REGISTRY = "rollout-test/registry"
+USER, PASSWORD = "deployer", "secret"
+WEB = {
+    "init": True,  # busybox as process 1 would ignore SIGTERM
+    "deploy": {"replicas": 1},
+    "x-rollout": {"health": {"path": "/version"}},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """A registry on this machine. `login` is a DOCKER_CONFIG directory that knows the password."""
+
+    address: str
+    login: Path
+    busybox: bytes
+
+    def image(self, version: str, tag: str) -> str:
+        """Make an image here that serves its version; answers its id."""
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for name, mode, content in (("bin/busybox", 0o755, self.busybox), ("www/version", 0o644, version.encode())):
+                entry = tarfile.TarInfo(name)
+                entry.size, entry.mode = len(content), mode
+                tar.addfile(entry, io.BytesIO(content))
+        serve = 'CMD ["/bin/busybox", "httpd", "-f", "-p", "8000", "-h", "/www"]'
+        argv = ["docker", "import", "--change", serve, "-", self.reference(tag)]
+        return subprocess.run(argv, input=archive.getvalue(), capture_output=True, check=True).stdout.decode().strip()
+
+    def reference(self, tag: str) -> str:
+        return f"{self.address}/shop/web:{tag}"
+
+    def push(self, tag: str) -> None:
+        docker("--config", str(self.login), "push", "-q", self.reference(tag))
+
+    def forget(self, tag: str) -> None:
+        """Remove it here; the registry keeps it."""
+        docker("rmi", "-f", self.reference(tag))
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    name = f"rollout-registry-{uuid.uuid4().hex[:8]}"
+    docker("run", "-d", "--name", name, "-p", "127.0.0.1::5000", REGISTRY)
+    try:
+        address = docker("port", name, "5000/tcp").splitlines()[0]
+        login = tmp_path_factory.mktemp("login")
+        eventually(lambda: logged_in(login, address), "the registry lets us in")
+        read = ["docker", "exec", name, "cat", "/bin/busybox"]
+        yield Registry(address, login, subprocess.run(read, capture_output=True, check=True).stdout)
+    finally:
+        docker("rm", "-f", "-v", name)
+
+
+def logged_in(directory: Path, address: str) -> bool:
+    argv = ["docker", "--config", str(directory), "login", "-u", USER, "--password-stdin", address]
+    return subprocess.run(argv, input=PASSWORD, capture_output=True, text=True, check=False).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def shop(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """A service whose image the registry has and this machine has not: version 1, and 2 under another tag."""
+    registry.image("1", "1")
+    registry.image("2", "2")
+    for tag in ("1", "2"):
+        registry.push(tag)
+        registry.forget(tag)
+    web = {**WEB, "image": f"{registry.address}/shop/web:${{TAG}}"}
+    with project(NGINX, tmp_path_factory.mktemp("p"), **web) as shop:
+        shop.env["DOCKER_CONFIG"] = str(registry.login)
+        shop.up("edge")
+        yield shop
+        kept = docker("images", "-q", f"{registry.address}/shop/web").split()
+        shop.down()
+        for image in set(kept):
+            docker("rmi", "-f", image, check=False)
+
+
+def version(shop: Shop) -> str:
+    """What is served through the proxy."""
+    argv = ["curl", "-sf", "-m", "10", "-H", "Host: web", f"{shop.url()}/version"]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+def is_here(reference: str) -> bool:
+    return docker("images", "-q", reference) != ""
+
+
+@pytest.fixture(scope="module")
+def deployed(shop: Shop, registry: Registry) -> Shop:
+    """Deployed for the first time, with `--pull missing` as the default."""
+    assert not is_here(registry.reference("1"))
+    done = shop.rollout("deploy")
+    assert is_here(registry.reference("1"))
+    assert version(shop) == "1"
+    assert "Pulling" in done.err and "Pulled" in done.err, f"progress is shown: {done}"
+    return shop
+
+
+def test_missing_pulls_what_is_not_here_and_only_that(deployed: Shop) -> None:
+    done = deployed.rollout("deploy")
+    assert "nothing to do" in done.out
+    assert "Pull" not in done.said
+
+
+def test_never_pulls_nothing(deployed: Shop, registry: Registry) -> None:
+    before = deployed.snapshot()
+    deployed.tag("2")
+    done = deployed.rollout("deploy", "web", "--pull", "never", code=1)
+    deployed.tag("1")
+    assert f"there is no image {registry.reference('2')} here" in done.err
+    assert "hint: " in done.err
+    assert not is_here(registry.reference("2"))
+    assert (deployed.snapshot(), version(deployed)) == (before, "1")
+
+
+@pytest.mark.parametrize("wrong", ["no", "another"], ids=["no password", "a wrong password"])
+def test_the_registry_s_refusal_is_told_in_its_words(
+    wrong: str, deployed: Shop, registry: Registry, tmp_path: Path
+) -> None:
+    token = base64.b64encode(f"{USER}:{wrong}".encode()).decode()
+    auths: Mapping[str, object] = {} if wrong == "no" else {registry.address: {"auth": token}}
+    (tmp_path / "config.json").write_text(json.dumps({"auths": auths}))
+    before = deployed.snapshot()
+    deployed.tag("2")
+    deployed.env["DOCKER_CONFIG"] = str(tmp_path)
+    try:
+        done = deployed.rollout("deploy", "web", code=1)
+    finally:
+        deployed.env["DOCKER_CONFIG"] = str(registry.login)
+        deployed.tag("1")
+    assert "no basic auth credentials" in done.err or "unauthorized: authentication required" in done.err, done
+    assert "docker login" in done.err
+    assert not is_here(registry.reference("2"))
+    assert (deployed.snapshot(), version(deployed)) == (before, "1")
+
+
+def test_an_image_that_the_registry_has_not(deployed: Shop) -> None:
+    before = deployed.snapshot()
+    deployed.tag("never-pushed")
+    done = deployed.rollout("deploy", "web", code=1)
+    deployed.tag("1")
+    assert "manifest unknown" in done.err or "not found" in done.err, done
+    assert (deployed.snapshot(), version(deployed)) == (before, "1")
+
+
+def test_always_rolls_to_what_the_tag_means_now(deployed: Shop, registry: Registry) -> None:
+    old = docker("images", "-q", "--no-trunc", registry.reference("1"))
+    new = registry.image("1, mended", "1")
+    registry.push("1")
+    docker("tag", old, registry.reference("1"))  # as if somebody else had pushed it
+    assert "nothing to do" in deployed.rollout("deploy", "--pull", "missing").out
+    assert version(deployed) == "1"
+    done = deployed.rollout("deploy", "--pull", "always")
+    assert version(deployed) == "1, mended"
+    assert [c.image for c in deployed.containers()] == [docker("images", "-q", "--no-trunc", registry.reference("1"))]
+    assert old != new and "Pulled" in done.err
+    assert "nothing to do" in deployed.rollout("deploy", "--pull", "always").out, "the same digest is the same revision"
+    deployed.settled(replicas=1)
