@@ -6,7 +6,7 @@ import pytest
 
 from rollout.errors import DeployFailed, NotUndone, ProxyRejected
 from rollout.events import NothingToDo
-from rollout.model import FailureAction, Order, ServiceSettings, Strategy, UpdateConfig
+from rollout.model import FailureAction, Order, ReplicaState, ServiceSettings, Strategy, UpdateConfig
 from tests.simulation.scenario import V1, V2, V3, Scenario, settings
 from tests.simulation.world import SERVICE, Image
 
@@ -246,3 +246,20 @@ def _nth_is(scenario: Scenario, serial: int, image: Image) -> None:
 
 def _starts_first(way: ServiceSettings) -> bool:
     return way.strategy is not Strategy.RECREATE and way.update.order is Order.START_FIRST
+
+
+def test_an_old_replica_that_somebody_starts_again_goes_all_the_same() -> None:
+    scenario = Scenario(settings())
+    world = scenario.world
+    again = []
+
+    def start_what_was_stopped() -> None:
+        for container in list(world.containers.values()):
+            if container.replica.state is ReplicaState.EXITED:
+                world.run(container)
+                again.append(container)
+
+    world.on_add = start_what_was_stopped
+    scenario.deploy(V2)
+    assert again, "nothing was started again"
+    scenario.assert_settled(V2)
