@@ -16,6 +16,7 @@ from rollout.ports import Clock, ExecResult
 from rollout.waiting import DeadlinePassed, wait_for
 
 STOP_GRACE = 10.0  # seconds; the engine's default when the container names none
+STOPPED = 30.0  # seconds beyond that in which it must be seen to have stopped
 REMOVAL = 30.0  # seconds a removal that somebody else began may take
 
 
@@ -137,8 +138,18 @@ class DockerEngine:
         if seen is None or not self._is_own(seen):
             return
         grace = _grace(seen) if timeout is None else timeout
-        # The SDK waits for the answer as long as `timeout` and its usual patience together.
-        self._unless_gone(f"stop {replica_id[:12]}", lambda c: c.stop(replica_id, timeout=math.ceil(grace)))
+
+        def stopped() -> bool | None:
+            # The SDK waits for the answer as long as `timeout` and its usual patience together.
+            self._unless_gone(f"stop {replica_id[:12]}", lambda c: c.stop(replica_id, timeout=math.ceil(grace)))
+            # An engine that is being restarted says that it has stopped what still runs.
+            now = self._inspect(replica_id)
+            return None if now is not None and now["State"]["Running"] else True
+
+        try:
+            wait_for(self._clock, stopped, timeout=grace + STOPPED)
+        except DeadlinePassed:
+            raise EngineError(f"container {replica_id[:12]} was stopped, but it still runs") from None
 
     def remove(self, replica_id: str) -> None:
         if not self._known(replica_id):
