@@ -1,0 +1,13 @@
+"""What every test may rely on."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A shell starts background jobs with SIGINT ignored, and what ignores it hands that on: tests that interrupt would
+    wait for ever in such a run, and only there."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
