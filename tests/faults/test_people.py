@@ -307,27 +307,34 @@ def test_state_damaged_in_the_middle(edge: Edge, damage: Callable[[Path], None],
 @pytest.mark.parametrize("edge", EDGE_PAIR, ids=str)
 def test_a_stranger_at_a_freed_address_gets_no_request(edge: Edge, short_directory: Path) -> None:
     """The engine gives a freed address to the next container that starts. Whoever that is: nothing is sent to it."""
+    strangers: list[str] = []
     with rolling(edge, short_directory) as sweep:
-        shop = sweep.shop
-        shop.tag("2")
-        old = {next(iter(c.addresses.values())) for c in shop.containers()}
-        with stopped_at(Point(5, "done", "stop"), shop, "deploy", "web") as run:
-            freed = old - {next(iter(c.addresses.values())) for c in shop.running()}
-            assert len(freed) == 1
-            strangers = take(shop, freed)
-        true_end(run.end(), 0)
-        sweep.load.wait_for(sweep.load.progress()["total"] + 100)
-        assert begun(strangers) == 0, shop.describe()
-        shop.tag("3")
-        sweep.die("5:done", ["deploy", "web"])  # and where the run that freed it is dead
-        freed = old_addresses(shop)
-        strangers += take(shop, freed)
-        shop.rollout("deploy", "web")
-        sweep.load.wait_for(sweep.load.progress()["total"] + 100)
-        assert begun(strangers) == 0, shop.describe()
-        docker("rm", "-f", *strangers)
+        try:
+            meet_strangers(sweep, strangers)
+        finally:
+            if strangers:
+                docker("rm", "-f", *strangers)
         sweep.converged("the strangers", "3", sweep.load.progress())
         lossless(sweep)
+
+
+def meet_strangers(sweep: Sweep, strangers: list[str]) -> None:
+    shop = sweep.shop
+    shop.tag("2")
+    old = {next(iter(c.addresses.values())) for c in shop.containers()}
+    with stopped_at(Point(5, "done", "stop"), shop, "deploy", "web") as run:
+        freed = old - {next(iter(c.addresses.values())) for c in shop.running()}
+        assert len(freed) == 1
+        take(shop, freed, strangers)
+    true_end(run.end(), 0)
+    sweep.load.wait_for(sweep.load.progress()["total"] + 100)
+    assert begun(strangers) == 0, shop.describe()
+    shop.tag("3")
+    sweep.die("5:done", ["deploy", "web"])  # and where the run that freed it is dead
+    take(shop, old_addresses(shop), strangers)
+    shop.rollout("deploy", "web")
+    sweep.load.wait_for(sweep.load.progress()["total"] + 100)
+    assert begun(strangers) == 0, shop.describe()
 
 
 def old_addresses(shop: Shop) -> set[str]:
@@ -341,15 +348,13 @@ def pools(shop: Shop) -> set[str]:
     return {upstream["host"] for upstream in json.loads(rows[0][0])["upstreams"]}
 
 
-def take(shop: Shop, wanted: set[str]) -> list[str]:
-    """Start containers, none of the project's, until they have every wanted address. Their ids."""
-    ids: list[str] = []
+def take(shop: Shop, wanted: set[str], strangers: list[str]) -> None:
+    """Start containers, none of the project's, until they have every wanted address. Adds their ids."""
     taken: set[str] = set()
     while not wanted <= taken:
-        assert len(ids) < 8, f"{wanted} are not given out again: {taken}"
-        ids.append(docker("run", "-d", "--network", f"{shop.name}_default", "rollout-test/app:1"))
-        taken.add(docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", ids[-1]))
-    return ids
+        assert len(taken) < 8, f"{wanted} are not given out again: {taken}"
+        strangers.append(docker("run", "-d", "--network", f"{shop.name}_default", "rollout-test/app:1"))
+        taken.add(docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", strangers[-1]))
 
 
 def begun(ids: list[str]) -> int:
