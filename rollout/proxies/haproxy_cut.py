@@ -61,7 +61,7 @@ def _end(sockets: Sockets, process: ProxyProcess, clock: Clock, pid: int, known:
     worker = sockets.master.worker(pid)
     if worker is None or not worker.stopping:
         return closed
-    process.exec(["sh", "-c", f"kill -TERM {pid}"])
+    process.exec(["sh", "-c", 'kill -TERM "$0"', str(pid)])
     with contextlib.suppress(DeadlinePassed):
         wait_for(clock, lambda: True if pid not in sockets.master.workers() else None, timeout=END_TIMEOUT)
     return closed + sum(1 for s in others if (f := _SESSION.match(s)) and f["server"] not in known)

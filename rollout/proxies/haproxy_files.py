@@ -111,29 +111,32 @@ def parse_config(file: str, text: str) -> list[Line]:
 def tokens(line: str) -> tuple[str, ...]:
     """One line's words. Environment variables stay as they are written: their value is not ours to know."""
     words: list[str] = []
-    word: list[str] | None = None
+    word = ""
+    begun = False  # a word may be empty: ""
     quote = ""
     characters = iter(line)
     for character in characters:
         if character == "\\" and quote != "'":
-            word = [*(word or ()), next(characters, "")]
+            word += next(characters, "")
+            begun = True
         elif quote:
             if character == quote:
                 quote = ""
             else:
-                word = [*(word or ()), character]
+                word += character
         elif character in "\"'":
-            quote, word = character, word or []
+            quote, begun = character, True
         elif character == "#":
             break
         elif character.isspace():
-            if word is not None:
-                words.append("".join(word))
-            word = None
+            if begun:
+                words.append(word)
+            word, begun = "", False
         else:
-            word = [*(word or ()), character]
-    if word is not None:
-        words.append("".join(word))
+            word += character
+            begun = True
+    if begun:
+        words.append(word)
     return tuple(words)
 
 

@@ -108,6 +108,8 @@ _LUA = re.compile(
     r"""--\[(=*)\[.*?\]\1\]|--[^\n]*|\[(=*)\[.*?\]\2\]|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[{}]""", re.DOTALL
 )
 
+_DEEPEST = 50  # blocks within blocks; nginx's own contexts allow about six
+
 
 class _Parser:
     """One pass over a text: words gather until `;` or a block makes them a directive."""
@@ -116,6 +118,7 @@ class _Parser:
         self._text = text
         self._file = file
         self._at = 0
+        self._depth = 0
         self._lines = [found.end() for found in re.finditer("\n", text)]
 
     def block(self) -> Iterator[Directive]:
@@ -141,7 +144,19 @@ class _Parser:
         if words and words[0].endswith("_by_lua_block"):
             self._skip_lua()
             return ()
-        return tuple(self.block())
+        if self._depth == _DEEPEST:
+            self._skip_block()
+            return ()
+        self._depth += 1
+        inner = tuple(self.block())
+        self._depth -= 1
+        return inner
+
+    def _skip_block(self) -> None:
+        depth = 1
+        while depth and (found := _TOKEN.match(self._text, self._at)):
+            self._at = found.end()
+            depth += {"{": 1, "}": -1}.get(found["mark"] or "", 0)
 
     def _skip_lua(self) -> None:
         """Go past a Lua block to its closing brace, which is not one within a string or a comment."""
@@ -157,7 +172,7 @@ class _Parser:
 # --- what `nginx -V -q -T` prints ------------------------------------------------------------------------------
 
 _HEADER = re.compile(r"^# configuration file (/[^\n]*):\n", re.MULTILINE)
-_VERSION = re.compile(r"^(?:nginx|[A-Za-z]+) version: \S+?/(\d+(?:\.\d+)*)", re.MULTILINE)
+_VERSION = re.compile(r"^(?:nginx|[A-Za-z]+) version: \S+?/(\d{1,9}(?:\.\d{1,9})*)", re.MULTILINE)
 # The words on stderr arrive anywhere between the files on stdout.
 _STDERR = re.compile(
     r"(?:nginx: \[\w+\] |\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[\w+\] \d+#\d+: |nginx: configuration file "

@@ -63,9 +63,12 @@ class StatusListener:
         try:
             # every answer from whichever worker accepts now: a kept connection would ask the same one again
             with self._session.get(
-                f"http://{host}:{self._port}{VERSION}", timeout=_TIMEOUT, headers={"Connection": "close"}
+                f"http://{host}:{self._port}{VERSION}",
+                timeout=_TIMEOUT,
+                headers={"Connection": "close"},
+                allow_redirects=False,
             ) as answer:
                 words = answer.text.split()
-        except requests.RequestException:
+        except (requests.RequestException, ValueError):  # ValueError: headers that are not even text
             return ""
         return words[0] if answer.status_code == 200 and words else ""

@@ -195,7 +195,14 @@ def _is_client(socket: Socket, seen: Sockets) -> bool:
 
 
 def read_sockets(lines: Sequence[str]) -> Sockets:
-    """The output of LOOK."""
+    """The output of LOOK. One that is torn or not the kernel's proves nothing, as if the sockets could not be read."""
+    try:
+        return _read_sockets(lines)
+    except (ValueError, IndexError):
+        return Sockets(held=None)
+
+
+def _read_sockets(lines: Sequence[str]) -> Sockets:
     seen = Sockets()
     table: dict[int, Socket] | None = None
     inodes: set[int] | None = None

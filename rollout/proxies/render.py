@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # A newline, a semicolon or a brace in any of these would be configuration of the proxy, not a name.
 _NAME = re.compile(r"[a-zA-Z0-9_-][a-zA-Z0-9._-]*")
 _HOST = re.compile(r"(\*\.)?[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?(\.[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?)*\.?")
+LONGEST = 200  # of a name: a file is named after it, and those end at 255
 BALANCES = ("roundrobin", "leastconn", "random")
 
 
@@ -109,7 +110,7 @@ def checked_pool(pool: Pool) -> Pool:
 
 def _faults(pool: Pool) -> Iterator[str]:
     if not is_name(pool.service):
-        yield f"service name {pool.service!r}: only letters, digits, '.', '_' and '-'"
+        yield f"service name {pool.service!r}: only letters, digits, '.', '_' and '-', {LONGEST} at most"
     for upstream in pool.upstreams:
         yield from _upstream_faults(upstream)
     if len(pool.names) != len(pool.upstreams):
@@ -125,7 +126,7 @@ def _faults(pool: Pool) -> Iterator[str]:
 
 def _upstream_faults(upstream: Upstream) -> Iterator[str]:
     if not is_name(upstream.name):
-        yield f"upstream name {upstream.name!r}: only letters, digits, '.', '_' and '-'"
+        yield f"upstream name {upstream.name!r}: only letters, digits, '.', '_' and '-', {LONGEST} at most"
     if not is_address(upstream.host):
         yield f"upstream {upstream.name!r}: {upstream.host!r} is not an IP address"
     if not 1 <= upstream.port <= 65535:
@@ -136,7 +137,7 @@ def _upstream_faults(upstream: Upstream) -> Iterator[str]:
 
 def is_name(text: str) -> bool:
     """Whether it may name a service or a server in a configuration file, and a file."""
-    return bool(_NAME.fullmatch(text))
+    return len(text) <= LONGEST and bool(_NAME.fullmatch(text))
 
 
 def is_address(text: str) -> bool:

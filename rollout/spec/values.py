@@ -13,6 +13,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?\Z")
 _HOST_HEADER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?)(?::[0-9]{1,5})?\Z")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
+LONGEST_NAME = 180
 _SERVICE = re.compile(r"[A-Za-z0-9._-]+\Z")
 _IMAGE = re.compile(
     r"(?:(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?/)?"  # registry
@@ -69,6 +70,8 @@ def service_name(value: object) -> str:
     text = printable(value)
     if not _SERVICE.match(text):
         raise Refused(f"{shown(text)} is not a service name", "letters, digits, dot, underscore and dash only")
+    if len(text) > LONGEST_NAME:
+        raise Refused(f"{shown(text)} is too long", f"{LONGEST_NAME} characters at most: files are named after it")
     return text
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 from rollout.errors import EngineError
 from rollout.model import Health, Replica, ReplicaState, RevisionKey, Usage
 
 Json = Mapping[str, Any]
+T = TypeVar("T")
 
 PROJECT = "com.docker.compose.project"
 SERVICE = "com.docker.compose.service"
@@ -31,11 +33,7 @@ def whole(seen: Any, *keys: str) -> dict[str, Any]:
     """`seen`, made sure to be an object with these keys. Raises EngineError, transient."""
     missing = [key for key in keys if key not in seen] if isinstance(seen, dict) else list(keys)
     if missing:
-        raise EngineError(
-            f"the engine's answer makes no sense: it has no {', '.join(missing)}",
-            hint="is it a Docker engine that DOCKER_HOST names, or a proxy before one?",
-            transient=True,
-        )
+        raise _nonsense(f"it has no {', '.join(missing)}")
     return dict(seen)
 
 
@@ -44,43 +42,69 @@ def each(seen: Any, *keys: str) -> list[dict[str, Any]]:
     return [whole(entry, *keys) for entry in (seen if isinstance(seen, list) else [None])]
 
 
+def _nonsense(what: str) -> EngineError:
+    hint = "is it a Docker engine that DOCKER_HOST names, or a proxy before one?"
+    return EngineError(f"the engine's answer makes no sense: {what}", hint=hint, transient=True)
+
+
+def _sensible(read: Callable[[Json], T]) -> Callable[[Json], T]:
+    """An answer with other kinds of values than an engine's is none."""
+
+    @wraps(read)
+    def translated(seen: Json) -> T:
+        try:
+            return read(seen)
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+            raise _nonsense(f"{type(error).__name__}: {str(error)[:80]}") from error
+
+    return translated
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value
+
+
 def service_filter(project: str, service: str) -> dict[str, list[str]]:
     return {"label": [f"{PROJECT}={project}", f"{SERVICE}={service}", f"{ONEOFF}=False"]}
 
 
+@_sensible
 def listed(seen: Json) -> Replica:
     """A replica from one entry of the container list."""
     labels = seen["Labels"]
     state = _state(seen["State"])
     return Replica(
-        id=seen["Id"],
-        name=(seen["Names"] or ["/"])[0].lstrip("/"),
-        service=labels[SERVICE],
+        id=_text(seen["Id"]),
+        name=_text((seen["Names"] or ["/"])[0]).lstrip("/"),
+        service=_text(labels[SERVICE]),
         number=int(labels.get(NUMBER, 0)),
-        key=RevisionKey(labels.get(CONFIG_HASH, ""), seen["ImageID"]),
+        key=RevisionKey(_text(labels.get(CONFIG_HASH, "")), _text(seen["ImageID"])),
         state=state,
         health=_health_in(seen["Status"]),
         addresses=addresses(seen) if state in _ADDRESSED else {},
-        image=seen["Image"],
+        image=_text(seen["Image"]),
         created_at=float(seen["Created"]),
     )
 
 
+@_sensible
 def inspected(seen: Json) -> Replica:
     """A replica with its details, from the inspection of its container."""
     labels, state = seen["Config"]["Labels"], seen["State"]
     status, health = _state(state["Status"]), state.get("Health") or {}
     running = status is ReplicaState.RUNNING
     return Replica(
-        id=seen["Id"],
-        name=seen["Name"].lstrip("/"),
-        service=labels[SERVICE],
+        id=_text(seen["Id"]),
+        name=_text(seen["Name"]).lstrip("/"),
+        service=_text(labels[SERVICE]),
         number=int(labels.get(NUMBER, 0)),
-        key=RevisionKey(labels.get(CONFIG_HASH, ""), seen["Image"]),
+        key=RevisionKey(_text(labels.get(CONFIG_HASH, "")), _text(seen["Image"])),
         state=status,
         health=Health(health.get("Status") or "none") if running else Health.NONE,
         addresses=addresses(seen) if status in _ADDRESSED else {},
-        image=seen["Config"]["Image"],
+        image=_text(seen["Config"]["Image"]),
         # whole seconds, as the list says it: the same replica is equal however it was read
         created_at=float(int(timestamp(seen["Created"]))),
         started_at=timestamp(state["StartedAt"]),
@@ -101,13 +125,16 @@ def _state(word: str) -> ReplicaState:
         raise EngineError(f"the engine knows a container state that rollout does not: {word}") from None
 
 
+@_sensible
 def addresses(seen: Json) -> dict[str, str]:
     """Network name → IP, of the networks on which the container has one; IPv6 only where there is no IPv4."""
     networks = (seen.get("NetworkSettings") or {}).get("Networks") or {}
-    found = {name: end.get("IPAddress") or end.get("GlobalIPv6Address") or "" for name, end in networks.items() if end}
+    ends = {name: end for name, end in networks.items() if end}
+    found = {name: _text(e.get("IPAddress") or e.get("GlobalIPv6Address") or "") for name, e in ends.items()}
     return {name: address for name, address in found.items() if address}
 
 
+@_sensible
 def mounts(seen: Json) -> list[dict[str, Any]]:
     """All mounts of an inspected container. A tmpfs has no Source; Compose's `tmpfs:` is kept apart by the engine."""
     own = [dict(mount) for mount in seen["Mounts"]]
@@ -138,6 +165,7 @@ def timestamp(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
+@_sensible
 def usage(sample: Json) -> Usage | None:
     """From one statistics sample; None when it is the empty one of a container that does not run."""
     memory, cpu = sample.get("memory_stats") or {}, (sample.get("cpu_stats") or {}).get("cpu_usage") or {}
