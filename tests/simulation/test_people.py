@@ -1,0 +1,144 @@
+"""What the histories (`test_histories.py`) found, each as the shortest story that shows it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from rollout.errors import DeployFailed, NotUndone
+from rollout.model import Order, ServiceSettings, Strategy, UpdateConfig
+from rollout.plan import Start
+from tests.simulation.others import Others
+from tests.simulation.scenario import V1, V2, V3, Scenario, settings
+from tests.simulation.test_deploys import every_way
+from tests.simulation.world import SERVICE, Crash
+
+
+def _killed_when_created(scenario: Scenario) -> None:
+    scenario.world.on_add = _crash
+    with pytest.raises(Crash):
+        scenario.deploy(V2)
+    scenario.world.on_add = lambda: None
+
+
+def _crash() -> None:
+    raise Crash("a container was made")
+
+
+@every_way
+def test_old_containers_that_a_person_removed_do_not_block_for_ever(way: ServiceSettings) -> None:
+    """Their configuration was never stored, so nothing can bring them back; the next deploy goes on without."""
+    scenario = Scenario(way)
+    _killed_when_created(scenario)
+    scenario.world.deaths_expected = True
+    for container in list(scenario.world.containers.values()):
+        Others(scenario.world).remove(container)
+    scenario.deploy(V2)
+    scenario.assert_settled(V2)
+
+
+def test_an_undo_that_fails_for_good_is_given_up() -> None:
+    """The old version is ill itself: the deploy that mends it must not wait for it to become ready again."""
+    scenario = Scenario(settings(replicas=1, update=UpdateConfig(monitor=5.0)))
+    scenario.world.deaths_expected = True
+    scenario.world.images[V2.image_id].exits_after = 2.0
+    old = next(iter(scenario.world.containers.values()))
+    old.image.exits_after, old.image.startable = scenario.world.now - old.started + 1.0, False
+    with pytest.raises(NotUndone):
+        scenario.deploy(V2)
+    scenario.deploy(V3)
+    scenario.assert_settled(V3)
+
+
+def test_what_may_come_back_is_waited_for() -> None:
+    scenario = Scenario(settings())
+    _killed_when_created(scenario)
+    before = scenario.journal.unfinished(SERVICE)
+    scenario.world.disk_full = True
+    scenario.world.deaths_expected = True
+    Others(scenario.world).stop(next(iter(scenario.world.containers.values())))
+    with pytest.raises(NotUndone):
+        scenario.deploy(V3)
+    after = scenario.journal.unfinished(SERVICE)
+    assert before is not None and after is not None and after.id == before.id
+
+
+def test_a_paused_replica_is_drained_before_it_is_stopped() -> None:
+    scenario = Scenario(settings())
+    scenario.world.drains_forever = True
+    Others(scenario.world).pause(next(iter(scenario.world.containers.values())))
+    scenario.deploy(V2)
+    scenario.assert_settled(V2)
+
+
+def test_stop_first_never_stops_the_last_that_serves() -> None:
+    scenario = Scenario(settings(replicas=3, update=UpdateConfig(order=Order.STOP_FIRST)))
+    scenario.world.deaths_expected = True
+    for container in list(scenario.world.containers.values())[1:]:
+        Others(scenario.world).stop(container)
+    scenario.deploy(V2)
+    scenario.assert_settled(V2)
+
+
+def test_stop_first_keeps_nothing_warm_and_leaves_nothing() -> None:
+    scenario = Scenario(settings(keep_warm=60.0, update=UpdateConfig(order=Order.STOP_FIRST)))
+    for _ in range(2):
+        scenario.world.add(V2, running=True)  # a person was quicker: nothing is left to start
+    scenario.deploy(V2)
+    scenario.assert_settled(V2)
+
+
+def test_recreate_takes_surplus_replicas_out_too() -> None:
+    scenario = Scenario(settings(strategy=Strategy.RECREATE))
+    for _ in range(3):
+        scenario.world.add(V2, running=True)
+    scenario.deploy(V2)
+    scenario.assert_settled(V2)
+
+
+def test_what_cannot_be_kept_warm_is_stopped() -> None:
+    """Nothing was in the pool, so there is no revision to go back to."""
+    scenario = Scenario(settings(keep_warm=60.0))
+    scenario.world.disk.clear()
+    scenario.world.loaded.clear()
+    scenario.world.images[V1.image_id] = replace(scenario.world.images[V1.image_id], healthy=False)
+    for container in scenario.world.containers.values():
+        container.image.healthy = False
+    scenario.deploy(V2)
+    scenario.assert_settled(V2)
+
+
+def test_a_replica_of_the_target_that_a_person_started_is_checked_first() -> None:
+    scenario = Scenario(settings())
+    scenario.world.images[V2.image_id].boot = 2.0
+    for _ in range(2):
+        scenario.world.add(V2, running=True)
+    scenario.deploy(V2)  # the world would not have one take traffic that still boots
+    scenario.assert_settled(V2)
+    starts = [e for e in scenario.events if getattr(e, "step", "") == Start.kind]
+    assert not starts
+
+
+def test_killed_in_its_undo_it_goes_back_and_not_forward() -> None:
+    """The new version turned out to be ill after the switch: nothing may bring it back into the pool."""
+    way = settings(update=UpdateConfig(monitor=5.0))
+    scenario = Scenario(way)
+    old = set(scenario.world.containers)
+    scenario.world.deaths_expected = True
+    scenario.world.images[V2.image_id].exits_after = 2.0
+    before = scenario.world.calls
+    with pytest.raises(DeployFailed):
+        scenario.deploy(V2)
+    calls = scenario.world.calls - before
+    again = Scenario(way)
+    again.world.deaths_expected = True
+    again.world.images[V2.image_id].exits_after = 2.0
+    with pytest.raises(Crash):
+        again.deploy(V2, crash_at=calls - 12)
+    record = again.journal.unfinished(SERVICE)
+    assert record is not None and record.state == "undoing"
+    again.world.images[V2.image_id].exits_after = None
+    again.deploy(V1)
+    assert set(again.world.containers) == old
+    again.assert_settled(V1)
