@@ -54,8 +54,8 @@ faults: images  ## only the tests that kill, refuse or starve real processes
 	@scripts/with-engine scripts/images.sh rollout-test/engine:26.1 rollout-test/engine:28.5
 	@$(RUN) $(PYTEST) -m 'faults and not slow'
 
-soak: images  ## the slow tests
-	@$(RUN) $(PYTEST) -m slow --timeout 0
+soak: images  ## random deploys, deaths and faults under load, for SOAK_SECONDS (600)
+	@SOAK_SECONDS="$${SOAK_SECONDS:-600}" $(RUN) $(PYTEST) tests/e2e/test_soak.py
 
 bench: setup  ## what a deploy costs beside the bare engine calls, written to bench/RESULTS.md
 	@scripts/with-engine scripts/images.sh rollout-test/{python:latest,app:1,app:2,nginx:1.30,haproxy:3.0}

@@ -1,0 +1,216 @@
+"""Soak: deploys, rollbacks, aborts, deaths of the controller and faults at random, for SOAK_SECONDS under load.
+
+    make soak                          ten minutes
+    SOAK_SECONDS=3600 SOAK_SEED=7 make soak
+
+Half of the time behind nginx, half behind HAProxy. Not one request may fail, and nothing may be left over.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.projects import PROGRAM, Edge, Shop, docker, eventually, running
+from tests.load import Mix
+
+SECONDS = float(os.environ.get("SOAK_SECONDS") or 120)
+SEED = int(os.environ.get("SOAK_SEED") or time.time())
+EDGES = (Edge("nginx", "1.30"), Edge("haproxy", "3.0"))
+STEPS = ("start", "check", "switch", "drain", "stop", "remove")
+TEMPLATES = {"nginx": "nginx/upstream.conf.j2", "haproxy": "haproxy/backend.cfg.j2"}
+KEPT_TAGS = 3  # `keep` of a service that does not say
+SPARE_FILES = 20  # open files of the proxy: a connection more or less at the instant of counting
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What is there. Of the proxy's processes: all in its container."""
+
+    containers: int
+    files: int
+    proxy_processes: int
+    proxy_threads: int
+    proxy_open_files: int
+    keep_tags: int
+
+
+class Operations:
+    """What is done to the project, at random. Each leaves a name for the count, and the exit code was looked at."""
+
+    def __init__(self, shop: Shop, seed: int) -> None:
+        self.shop, self.random = shop, random.Random(seed)
+        self.done: Counter[str] = Counter()
+        self.memory: list[int] = []  # KiB, of the largest process of each operation
+        self.clean = True  # no unfinished rollout is left
+
+    def one(self) -> None:
+        weighted = {
+            self.deploy: 5, self.blue_green: 2, self.force: 1, self.roll_back: 2, self.look: 1, self.scale: 1,
+            self.interrupted: 2, self.killed: 3, self.broken_image: 2, self.broken_template: 1,
+        }  # fmt: skip
+        operation = self.random.choices(list(weighted), list(weighted.values()))[0]
+        self.done[operation.__name__.replace("_", " ")] += 1
+        operation()
+
+    def deploy(self) -> None:
+        self.shop.tag(self.random.choice("123"))
+        self.run("deploy", "web")
+
+    def blue_green(self) -> None:
+        self.shop.tag(self.random.choice("123"))
+        self.run("deploy", "web", "--strategy", "blue-green")
+
+    def force(self) -> None:
+        self.run("deploy", "web", "--force")
+
+    def roll_back(self) -> None:
+        self.settle()
+        self.run("rollback", "web", codes=(0, 2))  # 2: there is nothing to go back to yet
+
+    def look(self) -> None:
+        for verb in ("status", "plan", "history", "check"):
+            self.run(verb, codes=(0, 1))
+
+    def scale(self) -> None:
+        self.shop.service("web", deploy={"replicas": self.random.choice((2, 3))})
+        self.run("deploy", "web")
+
+    def interrupted(self) -> None:
+        self.cut_short(signal.SIGINT)
+
+    def killed(self) -> None:
+        self.cut_short(signal.SIGKILL)
+
+    def cut_short(self, number: signal.Signals) -> None:
+        self.shop.tag(self.random.choice("123"))
+        run = self.shop.spawn("deploy", "web", "--force")
+        run.wait_for("step_started", step=self.random.choice(STEPS))
+        run.signal(number)
+        code = run.end().code
+        assert code in (0, 130, -signal.SIGKILL), code
+        self.clean = number == signal.SIGINT
+
+    def broken_image(self) -> None:
+        self.settle()
+        sick = self.random.choice(({"CRASH_AT_START": "1"}, {"HEALTH": "fail"}))
+        with self.changed(environment=sick, **{"x-rollout": {"health": {"healthy_deadline": "3s"}}}):
+            self.run("deploy", "web", codes=(1,))
+
+    def broken_template(self) -> None:
+        self.settle()
+        file = self.shop.directory / "templates" / TEMPLATES[self.shop.edge.type]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{% if %}" if self.random.random() < 0.5 else "no such word;\n")
+        self.shop.proxy["templates"] = "./templates"
+        self.shop.write()
+        try:
+            self.run("deploy", "web", "--force", codes=(1,))
+        finally:
+            del self.shop.proxy["templates"]
+            self.shop.write()
+
+    @contextmanager
+    def changed(self, **web: object) -> Iterator[None]:
+        good = (self.shop.directory / "compose.yaml").read_text()
+        before = copy.deepcopy(self.shop.services)
+        self.shop.service("web", **web)
+        try:
+            yield
+        finally:
+            self.shop.services = before
+            (self.shop.directory / "compose.yaml").write_text(good)
+
+    def settle(self) -> None:
+        """What was killed is finished or undone first: its recovery is not this operation's business."""
+        if not self.clean:
+            self.run("deploy", "web")
+
+    def run(self, *argv: str, codes: tuple[int, ...] = (0,)) -> None:
+        """The real program, and what its largest process (it or Compose) took."""
+        with (self.shop.directory.parent / "said").open("w+") as said:
+            process = subprocess.Popen([PROGRAM, *argv], cwd=self.shop.directory, stdout=said, stderr=said)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            said.seek(0)
+            text = said.read()
+        assert process.returncode in codes, f"{argv}: {process.returncode}\n{text}\n{self.shop.describe()}"
+        if argv[0] in ("deploy", "rollback"):
+            self.memory.append(usage.ru_maxrss)
+            self.clean = True
+
+
+def footprint(shop: Shop) -> Footprint:
+    edge = shop.running("edge")[0].id
+    pids = [line.split()[0] for line in shop.edge_processes()]
+    threads = sum(len(list(Path(f"/proc/{pid}/task").iterdir())) for pid in pids)
+    opened = sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
+    count = len(docker("ps", "-aq", "--filter", f"label=com.docker.compose.project={shop.name}").split())
+    files = sum(1 for folder in ("edge", ".rollout") for path in (shop.directory / folder).rglob("*") if path.is_file())
+    assert edge
+    return Footprint(count, files, len(pids), threads, opened, len(shop.keep_tags()))
+
+
+def settled(shop: Shop) -> Footprint:
+    """As after a plain deploy of version 1 to two replicas, when the last old worker has ended."""
+    shop.service("web", deploy={"replicas": 2})
+    shop.tag("1")
+    shop.rollout("deploy", "web", "--force")
+    shop.settled()
+    eventually(lambda: not shop.old_workers(), "the end of the last old worker", 60)
+    return footprint(shop)
+
+
+def table(rows: list[tuple[str, object, object]]) -> str:
+    head = ("", "start", "end")
+    widths = [max(len(str(row[i])) for row in [head, *rows]) for i in range(3)]
+    return "\n".join("  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)) for row in [head, *rows])
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("edge", EDGES, ids=str)
+def test_soak(edge: Edge, short_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    say: Callable[[str], None] = lambda text: _shown(capsys, text)  # noqa: E731
+    say(f"\nsoak behind {edge} for {SECONDS / 2:.0f} s, SOAK_SEED={SEED}")
+    with running(edge, short_directory / "p") as shop:
+        operations = Operations(shop, SEED)
+        operations.run("deploy", "web", "--force")
+        before = settled(shop)
+        with shop.load(Mix.standard()) as load:
+            until = time.monotonic() + SECONDS / 2
+            while time.monotonic() < until:
+                operations.one()
+            operations.settle()
+            report = load.report()
+        after = settled(shop)
+    names = [f.name.replace("_", " ") for f in fields(Footprint)]
+    rows: list[tuple[str, object, object]] = list(zip(names, astuple(before), astuple(after), strict=True))
+    memory = operations.memory
+    rows.append(("largest process of an operation, MiB", memory[0] // 1024, memory[-1] // 1024))
+    say(table(rows))
+    say(", ".join(f"{count} {name}" for name, count in operations.done.most_common()))
+    say(f"{sum(operations.done.values())} operations, {report.total} requests, {report.failed} failed")
+    assert report.failed == 0, report.describe()
+    assert report.total > 1000 and sum(operations.done.values()) >= 3
+    same = ("containers", "proxy_processes", "proxy_threads")
+    assert [getattr(after, name) for name in same] == [getattr(before, name) for name in same]
+    assert after.keep_tags <= KEPT_TAGS and after.files <= before.files
+    assert after.proxy_open_files <= before.proxy_open_files + SPARE_FILES
+    assert max(memory[-3:]) < memory[0] * 1.2
+
+
+def _shown(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    with capsys.disabled():
+        print(text)
