@@ -56,6 +56,7 @@ class History:
         self.interrupted = False
         self.events: list[Event] = []
         self._nested = False
+        self._busy = SERVICES[0]  # the service that `run` is at
         for name in SERVICES:
             self._first(name)
 
@@ -73,7 +74,7 @@ class History:
         the error's name. Whatever else it raises is a defect."""
         world = self.world
         self.pending = sorted(happenings, key=lambda h: h.at)
-        world.calls, world.run_began, self.interrupted = 0, world.happened, False
+        world.calls, world.run_began, self.interrupted, self._busy = 0, world.happened, False, service
         try:
             receipt = self._deploy(service, key, what, force=force)
             outcome = "nothing" if receipt is None else receipt.outcome
@@ -142,8 +143,7 @@ class History:
 
     def _meanwhile(self, pick: int) -> None:
         """Another controller deploys the other service, from its beginning to its end, between two calls of this."""
-        busy = next((n for n in SERVICES if self.journal.unfinished(n)), SERVICES[0])
-        other = SERVICES[1 - SERVICES.index(busy)]
+        other = SERVICES[1 - SERVICES.index(self._busy)]
         self._nested, armed, self.breakage.armed = True, self.breakage.armed, ""
         try:
             self._deploy(other, VERSIONS[pick % 3], "deploy", force=False)
