@@ -26,7 +26,7 @@ demo: setup  ## a deploy under load, on this machine, with a receipt
 	@$(RUN) scripts/demo.sh
 
 test: check images  ## check, then every test but the slow ones: unit, simulation, contract, e2e, some faults
-	@$(RUN) $(PYTEST) -m 'not slow and (e2e or not faults)'
+	@$(RUN) $(PYTEST) -n 3 --dist worksteal -m 'not slow and (e2e or not faults)'
 
 check: setup  ## lint, format, types, layers
 	@$(BIN)/ruff check

@@ -72,7 +72,7 @@ def test_leftovers_are_never_started_never_counted_and_cleaned(short_directory: 
         shop.tag("2")
         shop.rollout("deploy", "web")
         shop.settled()
-        events = docker("events", "--since", f"{began:.0f}", "--until", f"{time.time():.0f}", "--filter", "event=start",
+        events = docker("events", "--since", f"{began:.9f}", "--until", f"{time.time():.9f}", "--filter", "event=start",
                         "--format", "{{.ID}}")  # fmt: skip
         assert not set(left) & set(events.split())
         # with nothing else to do they go as well
