@@ -393,19 +393,22 @@ def test_what_haproxy_refuses_to_parse_is_not_loaded(
     assert edge.answer(service) == "a"
 
 
-def test_a_reload_that_haproxy_refuses_is_taken_back(
-    edge: Edge, service: str, a: Upstream, b: Upstream, tmp_path: Path
+@pytest.mark.parametrize(
+    ("bind", "words"), [(":8404", "which another program has already"), ("203.0.113.9:8405", "refused")]
+)
+def test_a_configuration_that_cannot_be_bound_is_taken_back(
+    edge: Edge, service: str, a: Upstream, b: Upstream, tmp_path: Path, bind: str, words: str
 ) -> None:
-    """A port that is taken: `haproxy -c` says it is fine, the reload does not."""
+    """`haproxy -c` says it is fine. A port that is taken is seen before the reload, an address not ours by it."""
     (edge.directory / "main" / "thief.txt").write_text(THIEF)
     docker("exec", "-d", edge.name, "haproxy", "-db", "-f", "/etc/haproxy/thief.txt")
     eventually(lambda: listens(edge.ip, 8404))
     template = (
         "backend {{ service }}\n balance roundrobin\n{% for u in upstreams %}\n server {{ u.name }} {{ u.address }}\n"
     )
-    proxy = with_template(edge, tmp_path, template + "{% endfor %}\nfrontend {{ service }}-extra\n bind :8404\n")
+    proxy = with_template(edge, tmp_path, template + "{% endfor %}\nfrontend {{ service }}-extra\n bind " + bind + "\n")
     before = edge.file(service).read_bytes()
-    with pytest.raises(ProxyRejected, match="refused"):
+    with pytest.raises(ProxyRejected, match=words):
         proxy.switch(Pool(service, (b,)))
     assert edge.file(service).read_bytes() == before
     assert edge.answer(service) == "a"
