@@ -7,7 +7,8 @@ because of a doubt: when nothing is ready the last pool stays and it is said.
 from __future__ import annotations
 
 from rollout.events import Notice, Sink, Warned
-from rollout.model import Health, Pool, Replica, Upstream
+from rollout.model import Health, Pool, Replica, Revision, Upstream
+from rollout.ports import Warm
 from rollout.steps.readiness import why_not_ready
 from rollout.steps.run import Run, routed_ids
 
@@ -18,7 +19,8 @@ def sync(run: Run) -> frozenset[str]:
     """
     replicas = run.ports.engine.replicas(run.service)
     pool = run.ports.proxy.pool(run.service)
-    wanted = [r for r in replicas if _belongs(run, r, pool) and _fit(run, r, pool)]
+    warm, live = run.ports.journal.warm(run.service), run.ports.journal.live(run.service)
+    wanted = [r for r in replicas if _belongs(r, pool, warm, live) and _fit(run, r, pool)]
     if not wanted:
         _say_nothing_is_ready(run.emit, run.service, pool)
         return frozenset()
@@ -34,19 +36,17 @@ def sync(run: Run) -> frozenset[str]:
     return frozenset(run.live)
 
 
-def _belongs(run: Run, replica: Replica, pool: Pool | None) -> bool:
+def _belongs(replica: Replica, pool: Pool | None, warm: Warm | None, live: Revision | None) -> bool:
     """Routed already, or of the live revision. With neither known (a first run over what `docker compose up` made),
     all.
     """
     if not replica.running:
         return False
-    warm = run.ports.journal.warm(run.service)
     if warm is not None and replica.id in warm.replicas:
         return False
     routed = pool is not None and bool(pool.upstreams)
     if routed and replica.id in routed_ids(pool, [replica]):
         return True
-    live = run.ports.journal.live(run.service)
     if live is not None:
         return replica.key == live.key
     return not routed
