@@ -1,8 +1,9 @@
 """The journal: `.rollout/state.db`, one sqlite file. What must survive a crash, and nothing that can be observed
 instead.
 
-Rollback journal and synchronous=FULL: a commit that returned is on the disk. Not WAL, whose shared memory is fragile
-on bind mounts. A file that is torn is put aside and begun anew: what runs can always be observed again.
+Rollback journal and synchronous=FULL: a commit that returned is on the disk. The rollback journal's file stays
+(PERSIST): to make and remove it costs more than to write it. Not WAL, whose shared memory is fragile on bind mounts. A
+file that is torn is put aside and begun anew: what runs can always be observed again.
 """
 
 from __future__ import annotations
@@ -260,7 +261,7 @@ class SqliteJournal:
 
     def _prepared(self, db: sqlite3.Connection) -> sqlite3.Connection:
         db.row_factory = sqlite3.Row
-        db.execute("PRAGMA journal_mode = DELETE")
+        db.execute("PRAGMA journal_mode = PERSIST")
         db.execute("PRAGMA synchronous = FULL")
         (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()  # a page that is torn is else met in mid-deploy
         if verdict != "ok":
@@ -279,6 +280,7 @@ class SqliteJournal:
     def _put_aside(self) -> None:
         aside = self._path.with_name(f"{self._path.name}.broken-{int(self._clock.wall())}")
         self._path.replace(aside)
+        self._path.with_name(f"{self._path.name}-journal").unlink(missing_ok=True)  # else played back into the new one
         self._notice(f"the journal was damaged and is begun anew from what runs; the old file is {aside}")
 
 

@@ -128,6 +128,10 @@ class Proxy(Protocol):
     def pool(self, service: str) -> Pool | None:
         """The pool that the config in force on disk names for the service; None when it names none."""
 
+    def warm_up(self) -> None:
+        """A switch is coming: do ahead what makes it quick, beside other work. Changes nothing. Raises
+        ProxyUnreachable."""
+
     def prepare(self, pool: Pool) -> None:
         """Render and test the config that `switch(pool)` would load, without touching what is live. Raises
         ProxyRejected. Optional before `switch` (which does it itself if it was not done): it lets the test overlap
@@ -281,6 +285,9 @@ class ProxyProcess(Protocol):
 
     def exec(self, argv: Sequence[str], *, user: str = "", timeout: float = 30.0) -> ExecResult:
         """Run argv (no shell) beside the proxy. A missing program is exit code 126 or 127. Raises ProxyUnreachable."""
+
+    def warm_up(self) -> None:
+        """Commands will be run: make the next `exec` quick. Never raises."""
 
     def signal(self, name: str) -> None:
         """Signal its main process: `HUP`."""

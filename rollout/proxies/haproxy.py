@@ -67,6 +67,9 @@ class HAProxy:
     def pool(self, service: str) -> Pool | None:
         return self._files.pool(service)
 
+    def warm_up(self) -> None:
+        self._process.warm_up()
+
     def prepare(self, pool: Pool) -> None:
         text = self._candidates.render(pool)
         if text != self._files.read(pool.service):

@@ -52,6 +52,9 @@ class HostProcess:
             return ExecResult(127 if isinstance(error, FileNotFoundError) else 126, str(error))
         return ExecResult(done.returncode, done.stdout.decode(errors="replace"))
 
+    def warm_up(self) -> None:
+        """Programs of this host start at once."""
+
     def signal(self, name: str) -> None:
         # its log has seconds only: what it says to this signal is what stands behind here
         self._log_from = self._log.stat().st_size if self._log and self._log.is_file() else 0

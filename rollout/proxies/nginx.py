@@ -94,13 +94,17 @@ class Nginx:
     def pool(self, service: str) -> Pool | None:
         return pool_of(self._generations.read(file_of(service)))
 
+    def warm_up(self) -> None:
+        self._process.warm_up()
+        self._program.config()
+
     def prepare(self, pool: Pool) -> None:
         with self._ledger.hold():
             base = self._generations.current()
             candidate = self._candidate([pool], base)
             if candidate.files == self._generations.files(base) or self._passed(candidate):
                 return
-            name = self._generations.write(candidate.files, base)
+            name = self._generations.write(candidate.files, base, durably=False)
             try:
                 self._test(candidate, name)
             finally:
@@ -114,8 +118,7 @@ class Nginx:
             identity = self._process.identity()
             same = candidate.files == self._generations.files(base) and ledger.settled(identity)
             if same and self._live() == candidate.digest:
-                ending = self._reload.workers().ending
-                return Switched(previous, pool, self._token(identity, ending, ledger))
+                return Switched(previous, pool)  # nothing left the pool: no token says which workers knew it
             before = self._replace(candidate, base, ledger, identity)
             return Switched(previous, pool, self._token(identity, before, ledger), reloaded=True)
 

@@ -71,9 +71,9 @@ class Generations:
         with told(f"read {path}"):
             return path.read_bytes() if path.is_file() else None
 
-    def write(self, files: Mapping[str, bytes], base: str | None) -> str:
-        """Write a complete new generation, durably, and return its name. Files equal to those of `base` are links to
-        them. It is not in force. When it cannot be written, nothing of it is left."""
+    def write(self, files: Mapping[str, bytes], base: str | None, *, durably: bool = True) -> str:
+        """Write a complete new generation and return its name. Files equal to those of `base` are links to them. It is
+        not in force; one that shall be is written `durably`. When it cannot be written, nothing of it is left."""
         name = self._next()
         folder = self.directory / name
         with told(f"write {folder}", undo=lambda: self.remove(name)):
@@ -82,8 +82,9 @@ class Generations:
             former = self.files(base)
             for file, content in files.items():
                 if former.get(file) != content or not _linked(self.directory / str(base) / file, folder / file):
-                    _write(folder / file, content)
-            _sync_folder(folder)
+                    _write(folder / file, content, durably=durably)
+            if durably:
+                _sync_folder(folder)
         return name
 
     def publish(self, name: str, entry: str) -> None:
@@ -164,12 +165,13 @@ def _linked(old: Path, new: Path) -> bool:
     return True
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes, *, durably: bool = True) -> None:
     with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fchmod(file.fileno(), 0o644)
-        os.fsync(file.fileno())
+        if durably:
+            os.fsync(file.fileno())
 
 
 def _sync_folder(path: Path) -> None:

@@ -18,7 +18,7 @@ def perform(run: Run, step: Start) -> Mapping[str, Any]:
     ids = run.ports.engine.create(run.service, step.count, config)
     run.batches[step.batch] = ids
     _same_revision(run, revision, ids)
-    run.ports.fan_out([partial(run.ports.engine.start, i) for i in ids])
+    run.ports.fan_out([*(partial(run.ports.engine.start, i) for i in ids), run.ports.proxy.warm_up])
     return {"replicas": ids}
 
 

@@ -383,6 +383,42 @@ def test_the_proxy_s_identity_changes_with_a_restart(edge: tuple[DockerBench, Co
     assert process.processes() != []
 
 
+def test_commands_beside_the_proxy(edge: tuple[DockerBench, ContainerProcess, Path]) -> None:
+    """By a shell that is kept open where there is one, with the same results as by the engine itself."""
+    bench, process, _ = edge
+
+    def run(*argv: str, **settings: Any) -> tuple[int, str]:
+        result = process.exec(argv, **settings)
+        return result.exit_code, result.output
+
+    def shells() -> int:
+        return sum("IFS= read" in p.title for p in process.processes())
+
+    assert run("echo", "$HOME; a  b", '"', "", "'$(id)'") == (0, "$HOME; a  b \"  '$(id)'\n")
+    assert run("sh", "-c", "echo out; echo err >&2; printf end; exit 3") == (3, "out\nerr\nend")
+    assert run("id", "-u", user="65534") == (0, "65534\n")
+    assert run("no-such-program")[0] == 127
+    assert run("exit", "0")[0] == 127, "a name is a program's, not one of the shell's own commands"
+    assert run("/etc/passwd")[0] == 126
+    assert run("echo", "two\nlines") == (0, "two\nlines\n")
+    code, output = run("sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x")
+    assert (code, len(output)) == (0, 3_000_000)
+    for script in ("sleep 1", "for i in 0 1 2 3 4 5; do echo busy; sleep 0.1; done"):
+        with pytest.raises(EngineError, match=r"timed out after 0\.3s"):
+            run("sh", "-c", script, timeout=0.3)
+    assert run("echo", "again") == (0, "again\n")
+    until(bench, lambda: shells() == 2)  # one for each user; those whose command took too long have ended with it
+    bench.connection.close()
+    until(bench, lambda: shells() == 0)
+
+
+def test_an_image_without_a_shell() -> None:
+    with project({"edge": SLEEPER | {"volumes": ["/dev/null:/bin/sh:ro", "/dev/null:/bin/dash:ro"]}}) as bench:
+        bench.project("up", "--detach", "--no-build")
+        process = ContainerProcess(bench.connection, bench.project.name, service="edge")
+        assert [process.exec(["echo", "once"]).output for _ in range(2)] == ["once\n"] * 2
+
+
 def test_a_proxy_that_is_not_running(edge: tuple[DockerBench, ContainerProcess, Path]) -> None:
     bench, process, _ = edge
     assert process.describe() == "the proxy (service edge)"

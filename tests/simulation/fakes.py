@@ -170,6 +170,9 @@ class FakeProxy:
     def pool(self, service: str) -> Pool | None:
         return self.world.disk.get(service)
 
+    def warm_up(self) -> None:
+        """Nothing is cold here."""
+
     def prepare(self, pool: Pool) -> None:
         if self.world.reject_pools:
             raise ProxyRejected("the config was refused")

@@ -31,6 +31,9 @@ class FakeProcess:
     def exec(self, argv: Sequence[str], *, user: str = "", timeout: float = 30.0) -> ExecResult:
         raise ProxyUnreachable("container edge is not running")
 
+    def warm_up(self) -> None:
+        """Nothing is cold here."""
+
     def signal(self, name: str) -> None:
         raise ProxyUnreachable("container edge is not running")
 

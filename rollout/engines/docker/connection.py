@@ -56,13 +56,20 @@ class Connection:
         self._client: APIClient | None = None
         self._opening = threading.Lock()
         self._answered = False
+        self._at_close: list[Callable[[], None]] = []
 
     def warm(self) -> None:
         """Import the SDK now: to be called while something else is waited for, a Compose process for instance."""
         import rollout.engines.docker.client  # noqa: F401
 
+    def at_close(self, do: Callable[[], None]) -> None:
+        """Have `do` called before the sockets are closed."""
+        self._at_close.append(do)
+
     def close(self) -> None:
         """Close the sockets. The connection opens again when it is used again."""
+        for do in self._at_close:
+            do()
         with self._opening:
             if self._client is not None:
                 self._client.close()

@@ -6,12 +6,14 @@ import io
 import os
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rollout.engines.docker import reading
 from rollout.engines.docker.connection import Connection, EngineAnswer, Retry
 from rollout.engines.docker.execution import execute
+from rollout.engines.docker.shell import ShellLost, Shells
 from rollout.errors import EngineError, ProxyUnreachable
 from rollout.ports import ExecResult, Mount, Process
 
@@ -40,6 +42,8 @@ class ContainerProcess:
         self._container = container
         self._id = ""
         self._name = container
+        self._seen: dict[str, Any] = {}  # the last inspection
+        self._shells = Shells(connection)
 
     def describe(self) -> str:
         name = f"container {self._name}" if self._name else "the proxy"
@@ -50,11 +54,15 @@ class ContainerProcess:
         return f"{seen['Id']}@{seen['State']['StartedAt']}"
 
     def argv(self) -> list[str]:
-        seen = self._inspect()
+        seen = self._fixed()
         return [seen["Path"], *seen["Args"]]
 
     def exec(self, argv: Sequence[str], *, user: str = "", timeout: float = 30.0) -> ExecResult:
-        return self._on(lambda found: execute(self._connection, found, argv, user=user, timeout=timeout))
+        return self._on(lambda found: self._run(found, argv, user, timeout))
+
+    def warm_up(self) -> None:
+        with suppress(EngineError, ProxyUnreachable):
+            self._shells.warm_up(self._id or self._find())
 
     def signal(self, name: str) -> None:
         self._call(f"send SIG{name} to", lambda c, found: c.kill(found, signal=f"SIG{name}"), Retry.NEVER)
@@ -94,7 +102,7 @@ class ContainerProcess:
         return reading.addresses(seen)
 
     def mount(self, host_path: str) -> Mount | None:
-        mounts = reading.mounts(self._inspect())
+        mounts = reading.mounts(self._fixed())
         shared = [mount for mount in mounts if mount["Source"]]  # a tmpfs has none
         wanted = os.path.realpath(host_path)
         for mount in sorted(shared, key=lambda m: len(os.path.realpath(m["Source"])), reverse=True):
@@ -109,7 +117,7 @@ class ContainerProcess:
 
     def host_path(self, path: str) -> str | None:
         inside = posixpath.normpath(path)
-        mounts = reading.mounts(self._inspect())
+        mounts = reading.mounts(self._fixed())
         for mount in sorted(mounts, key=lambda m: len(m["Destination"]), reverse=True):
             below = _below(inside, mount["Destination"])
             if below is None:
@@ -151,6 +159,16 @@ class ContainerProcess:
                 return 0, "", None
             raise
 
+    def _run(self, found: str, argv: Sequence[str], user: str, timeout: float) -> ExecResult:
+        try:
+            return self._shells.run(found, argv, user, timeout)
+        except ShellLost:
+            return execute(self._connection, found, argv, user=user, timeout=timeout)
+
+    def _fixed(self) -> dict[str, Any]:
+        """An inspection for what never changes in a container: its command line and mounts."""
+        return self._seen if self._id and self._seen.get("Id") == self._id else self._inspect()
+
     def _inspect(self) -> dict[str, Any]:
         seen: dict[str, Any] = self._call(
             "inspect", lambda c, found: reading.whole(c.inspect_container(found), *reading.IN_INSPECTION), Retry.ANY
@@ -158,6 +176,7 @@ class ContainerProcess:
         if not seen["State"]["Running"] or seen["State"]["Restarting"]:
             self._id = ""
             raise self._not_running()
+        self._seen = seen
         return seen
 
     def _call(self, what: str, do: Callable[[Any, str], T], retry: Retry = Retry.LOST) -> T:
