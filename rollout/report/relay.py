@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from rollout.errors import RolloutError
-from rollout.events import Event, Finished, Sink, Warned
+from rollout.events import Event, Finished, NothingToDo, Sink, StepStarted, Warned
 from rollout.model import Finding
 
+# The first steps wait for the engine; before them the processor has more urgent things to do. The others are the end.
+_TIMES = (StepStarted, NothingToDo, Finished)
 PATIENCE = 2.0  # seconds the receipt waits for findings that are still being looked for
 
 
@@ -23,10 +25,11 @@ class Relay:
         self._told = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._search, name="findings", daemon=True)
-        self._thread.start()
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Finished):
+        if not self._thread.ident and isinstance(event, _TIMES):
+            self._thread.start()
+        if isinstance(event, Finished | NothingToDo):
             self._thread.join(PATIENCE)
         self.tell(event.service)
         self._sink(event)
@@ -34,7 +37,7 @@ class Relay:
     def tell(self, service: str) -> None:
         """Emit what was found, if the search is over and this was not done yet."""
         with self._lock:
-            if self._told or self._thread.is_alive():
+            if self._told or not self._thread.ident or self._thread.is_alive():
                 return
             self._told = True
         for finding in dict.fromkeys(self._found):
