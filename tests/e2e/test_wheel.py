@@ -57,7 +57,7 @@ def test_it_holds_the_package_with_every_template_and_nothing_else(wheel: Path) 
     templates = {f"rollout/templates/{p.relative_to(ROOT / 'templates')}" for p in (ROOT / "templates").rglob("*.j2")}
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "rollout").rglob("*.py")} | {"rollout/py.typed"}
     assert held == templates | modules
-    assert "docker-rollout = rollout.cli:docker_plugin" in entry_points
+    assert "docker-rollout = rollout.cli:docker_rollout_script" in entry_points
 
 
 def test_its_program_runs_from_it_alone(installed: Path, tmp_path: Path) -> None:
