@@ -127,8 +127,8 @@ class Nginx:
         token = Token.of(switched.token) if switched else None
         if token is not None and token.identity != identity:
             return InFlight(True, detail="nginx was restarted")
-        if not upstreams:
-            return InFlight(True)
+        if not upstreams or (token is not None and not token.workers):
+            return InFlight(True)  # no worker was left that knew them
         if not self._ledger.read().settled(identity):
             return InFlight(False, detail="a reload has not been seen through yet")
         return self._drain.in_flight(token or Token(identity, ()), switched if token else None, upstreams)
@@ -212,7 +212,8 @@ class Nginx:
         return _Candidate(files, directory or self._directory())
 
     def _replace(self, new: _Candidate, base: str | None, ledger: Ledger, identity: str) -> frozenset[int]:
-        """Test it, put it in force, see it live; the pids of all workers before it. On an error the former one is."""
+        """Test it, put it in force, see it live; the pids of the workers before it that are still there then. On an
+        error the former one is."""
         good = base if ledger.settled(identity) else self._generations.existing(ledger.good) or base
         name = self._generations.write(new.files, base)
         try:
@@ -226,7 +227,7 @@ class Nginx:
             self._ledger.update(pending=ledger.pending)
             raise
         try:
-            self._reload.load(before, new.digest, new.size, lambda: self._put_back(name, good, new.directory))
+            now = self._reload.load(before, new.digest, new.size, lambda: self._put_back(name, good, new.directory))
         except ProxyRejected:
             self._ledger.update(pending="")
             raise
@@ -236,7 +237,7 @@ class Nginx:
             raise
         self._ledger.write(Ledger(good=name, unpaired=pids_only(self._program.config())))
         self._generations.keep(name, good)
-        return before.all
+        return before.all & now.all
 
     def _put_back(self, name: str, good: str | None, directory: str) -> str:
         """The former generation in force on disk, the new one gone; the former's digest."""

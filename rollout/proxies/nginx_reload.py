@@ -47,8 +47,9 @@ class Reload:
         self._seen = self._process.processes()
         return workers(self._seen)
 
-    def load(self, before: Workers, digest: str, size: int, undo: Callable[[], str]) -> None:
+    def load(self, before: Workers, digest: str, size: int, undo: Callable[[], str]) -> Workers:
         """Load what is in force on disk now: `size` bytes that answer `digest`; `before` are the workers until now.
+        Answers those there are once it is live.
 
         When nginx does not take it, call `undo`, which puts the former configuration in force on disk and returns its
         digest (empty: it has none), make sure that it is the live one, and raise ProxyRejected. Raises NotUndone when
@@ -57,8 +58,7 @@ class Reload:
         since, timeout = self._clock.wall(), _TIMEOUT + size / _BYTES_A_SECOND
         self._program.reload(self._seen)
         try:
-            self._confirm(before, digest, since, timeout)
-            return
+            return self._confirm(before, digest, since, timeout)
         except _Refused as refused:
             words, definite = refused.words, True
         except DeadlinePassed:
@@ -88,19 +88,19 @@ class Reload:
                 details=[*words, *(error.words if isinstance(error, _Refused) else [])],
             ) from error
 
-    def _confirm(self, before: Workers, digest: str, since: float, timeout: float) -> None:
+    def _confirm(self, before: Workers, digest: str, since: float, timeout: float) -> Workers:
         began = self._clock.now()
 
-        def look() -> bool | None:
+        def look() -> Workers | None:
             now = self.workers()
             if now.serving - before.all and not now.serving & before.all and digest in ("", self._digest()):
-                return True
+                return now
             if self._clock.now() - began > _LOG_AFTER and (words := refusal(self._process.output(since))):
                 raise _Refused(words)
             return None
 
         self._clock.sleep(_NOT_BEFORE)
-        wait_for(self._clock, look, timeout=timeout, first=_LOOK, longest=_LONGEST)
+        return wait_for(self._clock, look, timeout=timeout, first=_LOOK, longest=_LONGEST)
 
 
 def refusal(lines: list[str]) -> list[str]:
