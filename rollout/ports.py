@@ -246,8 +246,12 @@ class Journal(Protocol):
 class Lock(Protocol):
     def hold(self, service: str, what: str, wait: float) -> AbstractContextManager[None]:
         """The lease on a service for the length of the block. Waits up to `wait` seconds for another holder, then
-        raises LockHeld naming it. Freed by the kernel when the process dies.
+        raises LockHeld naming it. One that signed `what` "sync" is short and waited for in any case. Freed by the
+        kernel when the process dies.
         """
+
+    def attempt(self, service: str, what: str) -> AbstractContextManager[bool]:
+        """As `hold`, but waits for nobody: False when another has the lease."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,11 @@ class Subscription:
             self._waiting.clear()
             return taken
 
+    def wake(self) -> None:
+        """End the wait of whoever is in `take`, though nothing has come."""
+        with self._arrived:
+            self._arrived.notify_all()
+
     def put(self, numbered: Numbered) -> None:
         with self._arrived:
             self._waiting.append(numbered)

@@ -229,6 +229,14 @@ class FakeLock:
         finally:
             del self.holders[service]
 
+    @contextmanager
+    def attempt(self, service: str, what: str) -> Iterator[bool]:
+        if service in self.holders:
+            yield False
+            return
+        with self.hold(service, what, 0):
+            yield True
+
 
 class MemoryJournal(SqliteJournal):
     """The real journal, on a database in memory that outlives the controller."""
