@@ -18,12 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rollout.errors import LockHeld, StateError
-from rollout.ports import Clock
+from rollout.ports import SYNC, Clock
 from rollout.waiting import DeadlinePassed, wait_for
 
 GLANCE = 0.2  # seconds; `holder`, which only looks, has the lock for a moment
 ORPHAN_WAIT = 60.0  # seconds; longer than the calls a dead owner's child may still be making
-SYNC = "sync"  # signed so: the pool is being brought into order, which takes a moment
 SYNC_WAIT = 60.0  # seconds; longer than any switch
 
 _held = threading.local()  # a child of one thread must not keep the leases of another

@@ -21,15 +21,13 @@ _WARNINGS = (events.Warned, events.StepFailed, events.UndoStarted, events.Recove
 def logging(bus: Bus, stream: TextIO, *, as_json: bool) -> Iterator[None]:
     """Write what the bus carries for the length of the block, to its last event. A reader that has gone away, or one
     that is slow, holds nobody up."""
-    ended = threading.Event()
     with bus.listening() as subscription:
-        writer = threading.Thread(target=_write, args=(subscription, stream, ended, as_json), name="logs")
+        writer = threading.Thread(target=_write, args=(subscription, stream, as_json), name="logs")
         writer.start()
         try:
             yield
         finally:
-            ended.set()
-            subscription.wake()
+            subscription.close()
             writer.join()
 
 
@@ -44,10 +42,10 @@ def line(numbered: Numbered, *, as_json: bool) -> str:
     return " ".join(f"{name}={_quoted(value)}" for name, value in fields.items() if value != "")
 
 
-def _write(subscription: Subscription, stream: TextIO, ended: threading.Event, as_json: bool) -> None:
+def _write(subscription: Subscription, stream: TextIO, as_json: bool) -> None:
     while True:
-        last = ended.is_set()
-        for numbered in subscription.take(0.0 if last else PAUSE):
+        last = subscription.closed
+        for numbered in subscription.take(PAUSE):
             if not isinstance(numbered.event, events.StepProgress):
                 with suppress(OSError, ValueError):
                     stream.write(line(numbered, as_json=as_json) + "\n")

@@ -8,7 +8,7 @@ from typing import Self
 
 from rollout.compose import Options
 from rollout.compose.sources import sources
-from rollout.errors import RolloutError
+from rollout.errors import RolloutError, UsageError
 from rollout.events import Notice, Sink, Warned
 from rollout.ports import Clock
 from rollout.wiring import Wired, wire
@@ -34,29 +34,28 @@ class LiveProject:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def refresh(self) -> bool:
-        """Load it anew if a file has changed; whether it is another now. A broken one is told once."""
-        now = self._look()
-        if now == self._signature:
-            return False
-        self._signature = now
-        fresh = ExitStack()
-        try:
-            wired = fresh.enter_context(wire(self.options, [], self._clock, self._emit))
-            if wired.project.name != self.wired.project.name:
-                raise RolloutError(
-                    f"its name is {wired.project.name} now", hint="a renamed project needs a new sidecar"
-                )
-        except RolloutError as error:
-            fresh.close()
-            text = f"the project's files have changed; going on with the last good ones: {error.message}"
-            self._emit(Warned("", "project-refused", "; ".join([text, *error.details])))
-            return False
-        self._open.close()
-        self._open, self.wired = fresh, wired
+    def changed(self) -> bool:
+        """Whether one of its files is another than when it was loaded, or refused."""
+        return self._look() != self._signature
+
+    def refresh(self) -> None:
+        """Load it anew if a file has changed. A broken one is told once, and the last good project stays."""
+        if not self.changed():
+            return
+        self._signature = self._look()
+        with ExitStack() as fresh:
+            try:
+                wired = fresh.enter_context(wire(self.options, [], self._clock, self._emit))
+                if wired.project.name != self.wired.project.name:
+                    raise UsageError(f"the project is named {wired.project.name} now: it needs another sidecar")
+            except RolloutError as error:
+                text = f"the project's files have changed; going on with the last good ones: {error.message}"
+                self._emit(Warned("", "project-refused", "; ".join([text, *error.details])))
+                return
+            self._open.close()
+            self._open, self.wired = fresh.pop_all(), wired
         self._signature = self._look()  # it may name other files now
         self._emit(Notice("", "the project's files have changed and were read again"))
-        return True
 
     def _look(self) -> Signature:
         wired = self.wired

@@ -13,8 +13,8 @@ import pytest
 
 from rollout.clock import SystemClock
 from rollout.errors import LockHeld
-from rollout.lock import GLANCE, SYNC, FileLock, _fds, held_fds
-from rollout.ports import Lock
+from rollout.lock import GLANCE, FileLock, _fds, held_fds
+from rollout.ports import SYNC, Lock
 from tests.simulation.fakes import FakeLock
 
 HOLDER = """
