@@ -12,23 +12,30 @@ import fcntl
 import json
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rollout.errors import LockHeld, StateError
-from rollout.ports import Clock
+from rollout.ports import SYNC, Clock
 from rollout.waiting import DeadlinePassed, wait_for
 
 GLANCE = 0.2  # seconds; `holder`, which only looks, has the lock for a moment
 ORPHAN_WAIT = 60.0  # seconds; longer than the calls a dead owner's child may still be making
+SYNC_WAIT = 60.0  # seconds; longer than any switch
 
-_held: set[int] = set()
+_held = threading.local()  # a child of one thread must not keep the leases of another
 
 
 def held_fds() -> tuple[int, ...]:
-    """For `subprocess` (`pass_fds`): the child keeps the lease while it lives."""
-    return tuple(_held)
+    """The leases of this thread, for `subprocess` (`pass_fds`): the child keeps them while it lives."""
+    return tuple(_fds())
+
+
+def _fds() -> set[int]:
+    fds: set[int] = _held.__dict__.setdefault("fds", set())
+    return fds
 
 
 class FileLock:
@@ -43,11 +50,21 @@ class FileLock:
         fd = self._open(service)
         try:
             self._acquire(fd, service, wait)
-            self._sign(fd, what)
-            _held.add(fd)
-            yield
+            with self._signed(fd, what):
+                yield
         finally:
-            _held.discard(fd)
+            os.close(fd)
+
+    @contextmanager
+    def attempt(self, service: str, what: str) -> Iterator[bool]:
+        fd = self._open(service)
+        try:
+            if not _try(fd):
+                yield False
+                return
+            with self._signed(fd, what):
+                yield True
+        finally:
             os.close(fd)
 
     def holder(self, service: str) -> dict[str, object] | None:
@@ -74,13 +91,18 @@ class FileLock:
             ) from error
 
     def _acquire(self, fd: int, service: str, wait: float) -> None:
-        if _try(fd):
-            return
-        wait = max(wait, GLANCE)
-        if not _alive(_record(fd)):
-            wait = max(wait, ORPHAN_WAIT)  # its owner is dead, only a child of its still works: that ends by itself
+        began = self._clock.now()
+
+        def look() -> bool | None:
+            if _try(fd):
+                return True
+            # asked each time: a sync may be followed by a rollout, which is not waited for
+            if self._clock.now() - began >= max(wait, _patience(_record(fd))):
+                raise DeadlinePassed
+            return None
+
         try:
-            wait_for(self._clock, lambda: _try(fd) or None, timeout=wait, longest=0.1)
+            wait_for(self._clock, look, timeout=max(wait, ORPHAN_WAIT, SYNC_WAIT), longest=0.1)
         except DeadlinePassed:
             record = _record(fd)
             since = self._clock.wall() - float(str(record.get("since", self._clock.wall())))
@@ -89,6 +111,15 @@ class FileLock:
                 f"{record.get('pid', '?')} on {record.get('host', '?')}, for {since:.0f} s",
                 hint="wait for it with --wait-lock 10m, or see `rollout lock`",
             ) from None
+
+    @contextmanager
+    def _signed(self, fd: int, what: str) -> Iterator[None]:
+        self._sign(fd, what)
+        _fds().add(fd)
+        try:
+            yield
+        finally:
+            _fds().discard(fd)
 
     def _sign(self, fd: int, what: str) -> None:
         record = {"pid": os.getpid(), "host": socket.gethostname(), "since": self._clock.wall(), "what": what}
@@ -115,6 +146,13 @@ def _record(fd: int) -> dict[str, object]:
     except ValueError:
         return {}
     return record if isinstance(record, dict) else {}
+
+
+def _patience(record: dict[str, object]) -> float:
+    """Seconds that a holder is waited for in any case."""
+    if not _alive(record):
+        return ORPHAN_WAIT  # only a child of its still works: that ends by itself
+    return SYNC_WAIT if record.get("what") == SYNC else GLANCE
 
 
 def _alive(record: dict[str, object]) -> bool:

@@ -6,11 +6,28 @@ because of a doubt: when nothing is ready the last pool stays and it is said.
 
 from __future__ import annotations
 
-from rollout.events import Notice, Sink, Warned
+from collections.abc import Sequence
+
+from rollout.events import Notice, Warned
 from rollout.model import Health, Pool, Replica, Revision, Upstream
 from rollout.ports import Warm
 from rollout.steps.readiness import why_not_ready
 from rollout.steps.run import Run, routed_ids
+
+
+def belonging(
+    replicas: Sequence[Replica], pool: Pool | None, warm: Warm | None, live: Revision | None
+) -> list[Replica]:
+    """Those that run and take traffic when they are ready: what is routed already, and what is of the same revision.
+
+    Where no container is left of either (a first run; `docker compose up` recreated all of them) it is what there is.
+    """
+    resting = frozenset(warm.replicas) if warm is not None else frozenset[str]()
+    there = [r for r in replicas if r.id not in resting]
+    routed = routed_ids(pool, there)
+    keys = {live.key} if live is not None else {r.key for r in there if r.id in routed}
+    mine = [r for r in there if r.id in routed or r.key in keys]
+    return [r for r in mine or there if r.running]
 
 
 def sync(run: Run) -> frozenset[str]:
@@ -20,36 +37,21 @@ def sync(run: Run) -> frozenset[str]:
     replicas = run.ports.engine.replicas(run.service)
     pool = run.ports.proxy.pool(run.service)
     warm, live = run.ports.journal.warm(run.service), run.ports.journal.live(run.service)
-    wanted = [r for r in replicas if _belongs(r, pool, warm, live) and _fit(run, r, pool)]
+    wanted = [r for r in belonging(replicas, pool, warm, live) if _fit(run, r, pool)]
     if not wanted:
-        _say_nothing_is_ready(run.emit, run.service, pool)
+        if pool is not None and pool.upstreams:
+            run.emit(nothing_ready(pool))
         return frozenset()
     by_id = {r.id: r for r in replicas}
     fresh = run.pool_of([r.id for r in wanted], by_id)
     switched = run.ports.proxy.switch(fresh)
     if pool is not None and pool.upstreams != fresh.upstreams:
-        run.emit(Notice(run.service, f"the pool follows its replicas: {_difference(pool, fresh)}"))
+        run.emit(followed(pool, fresh))
     if pool is not None:
         for replica_id in routed_ids(pool, replicas) - {r.id for r in wanted}:
             run.switched[replica_id] = switched
     run.live = {r.id for r in wanted}
     return frozenset(run.live)
-
-
-def _belongs(replica: Replica, pool: Pool | None, warm: Warm | None, live: Revision | None) -> bool:
-    """Routed already, or of the live revision. With neither known (a first run over what `docker compose up` made),
-    all.
-    """
-    if not replica.running:
-        return False
-    if warm is not None and replica.id in warm.replicas:
-        return False
-    routed = pool is not None and bool(pool.upstreams)
-    if routed and replica.id in routed_ids(pool, [replica]):
-        return True
-    if live is not None:
-        return replica.key == live.key
-    return not routed
 
 
 def _fit(run: Run, replica: Replica, pool: Pool | None) -> bool:
@@ -64,10 +66,13 @@ def _fit(run: Run, replica: Replica, pool: Pool | None) -> bool:
     return why_not_ready(run, replica) is None
 
 
-def _say_nothing_is_ready(emit: Sink, service: str, pool: Pool | None) -> None:
-    if pool is not None and pool.upstreams:
-        text = f"no replica of {service} is ready; the pool is left as it was ({_names(pool.upstreams)})"
-        emit(Warned(service, "nothing-ready", text))
+def nothing_ready(pool: Pool) -> Warned:
+    text = f"no replica of {pool.service} is ready; the pool is left as it was ({_names(pool.upstreams) or 'empty'})"
+    return Warned(pool.service, "nothing-ready", text)
+
+
+def followed(before: Pool, after: Pool) -> Notice:
+    return Notice(after.service, f"the pool follows its replicas: {_difference(before, after)}")
 
 
 def _difference(before: Pool, after: Pool) -> str:
@@ -75,7 +80,7 @@ def _difference(before: Pool, after: Pool) -> str:
     came = set(after.upstreams) - set(before.upstreams)
     parts = [f"in {_names(tuple(sorted(came)))}"] if came else []
     parts += [f"out {_names(tuple(sorted(gone)))}"] if gone else []
-    return ", ".join(parts)
+    return ", ".join(parts) or "its settings have changed"
 
 
 def _names(upstreams: tuple[Upstream, ...]) -> str:

@@ -7,11 +7,12 @@ full container ids; failures are RolloutError subclasses only, foreign errors ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from rollout.errors import RolloutError
 from rollout.model import (
     Counted,
     Finding,
@@ -44,12 +45,32 @@ class ExecResult:
     output: str
 
 
+SYNC = "sync"  # what a holder of a lease signs who keeps it for moments only
+
+
+class Watch(Protocol):
+    """Hints, one for each thing that may have changed what is ready. Iterate in one thread, close in any."""
+
+    def __iter__(self) -> Iterator[str]:
+        """The service concerned (empty: the other container's). Ends when it is closed, and when the engine has gone:
+        then anything may have happened, and whoever watches lists anew."""
+
+    def close(self) -> None: ...
+
+
 class Engine(Protocol):
     """Containers of one Compose project. Another project's containers are never seen and never touched."""
 
     def replicas(self, service: str) -> list[Replica]:
         """All containers of the service in every state, sorted by number. One-off (`compose run`) ones are left out.
         Raises EngineError."""
+
+    def all_replicas(self) -> dict[str, list[Replica]]:
+        """As `replicas`, of every service of the project that has a container, in one call. Raises EngineError."""
+
+    def watch(self, container: str = "") -> Watch:
+        """What happens to the project's containers from now on, and to that other container (by name), as hints to look
+        again. Raises EngineError when the engine cannot be asked."""
 
     def inspect(self, replica_id: str) -> Replica | None:
         """The replica with its details, None when it is gone. Raises EngineError."""
@@ -146,6 +167,18 @@ class Proxy(Protocol):
         when nothing was changed. Equal to what is live: changes nothing, `reloaded` False. Other services' config is
         left byte for byte as it is.
         """
+
+    def switch_all(self, pools: Sequence[Pool]) -> list[Switched | RolloutError]:
+        """`switch` for several services in one change (nginx: one reload); for each what `switch` would have returned
+        or, when its pool cannot be had, raised. One that is refused takes nothing from the others. What concerns all
+        of them (ProxyUnreachable, StateError) is raised."""
+
+    def identity(self) -> str:
+        """Changes when the proxy is restarted. Raises ProxyUnreachable when it is not running."""
+
+    def fingerprints(self, services: Sequence[str]) -> dict[str, str]:
+        """For each service a text that stays the same while the running proxy does what its files say of it: equal to
+        the one taken after a switch means that the switch holds. Cheap. Raises ProxyUnreachable."""
 
     def in_flight(self, switched: Switched | None, upstreams: Sequence[Upstream]) -> InFlight:
         """Whether the proxy can still send, or is still sending, a request to any of `upstreams` (already out of the
@@ -250,8 +283,12 @@ class Journal(Protocol):
 class Lock(Protocol):
     def hold(self, service: str, what: str, wait: float) -> AbstractContextManager[None]:
         """The lease on a service for the length of the block. Waits up to `wait` seconds for another holder, then
-        raises LockHeld naming it. Freed by the kernel when the process dies.
+        raises LockHeld naming it. One that signed SYNC is short and waited for in any case. Freed by the
+        kernel when the process dies.
         """
+
+    def attempt(self, service: str, what: str) -> AbstractContextManager[bool]:
+        """As `hold`, but waits for nobody: False when another has the lease."""
 
 
 @dataclass(frozen=True, slots=True)

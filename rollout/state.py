@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from rollout.errors import StateError
@@ -33,6 +34,22 @@ class StateDirectory:
     @property
     def proxy_lock(self) -> Path:
         return self.path / "proxy.lock"
+
+    def pass_done(self) -> None:
+        """The sidecar has looked at every replica. Raises nothing: a full disk is told elsewhere."""
+        with suppress(OSError):
+            self._passed.touch()
+
+    def last_pass(self) -> float:
+        """When it last did, wall clock; 0 for never."""
+        try:
+            return self._passed.stat().st_mtime
+        except OSError:
+            return 0.0
+
+    @property
+    def _passed(self) -> Path:
+        return self.path / "serve.passed"
 
     def check(self, project: str) -> None:
         """Refuse the state of another project: `-p` beside one Compose file makes two. Raises StateError."""

@@ -18,13 +18,18 @@ def resting(warm: Warm | None, replicas: Sequence[Replica], target: RevisionKey)
     return frozenset(warm.replicas)
 
 
+def expired(warm: Warm, replicas: Sequence[Replica], target: RevisionKey, now: float) -> bool:
+    """Whether they have been kept long enough, by the wall clock, and are not what is asked for now."""
+    return now >= warm.until and not any(r.key == target for r in replicas if r.id in warm.replicas)
+
+
 def retire_expired(run: Run, target: RevisionKey) -> None:
     """Stop what has been kept long enough, unless it is what is asked for now."""
     warm = run.ports.journal.warm(run.service)
-    if warm is None or run.ports.clock.wall() < warm.until:
+    if warm is None:
         return
     replicas = run.ports.engine.replicas(run.service)
-    if any(r.key == target for r in replicas if r.id in warm.replicas):
+    if not expired(warm, replicas, target, run.ports.clock.wall()):
         return
     _retire(run, warm, replicas)
     run.notice(f"the warm replicas of revision {warm.revision} were stopped: their time is over")

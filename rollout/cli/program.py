@@ -18,6 +18,7 @@ VERBS = {
     "rollback": "Go back to the revision before, or to revision N.",
     "check": "Is this project safe to deploy? Says what would lose requests.",
     "sync": "Finish what an interrupted run left, and make the proxy follow the replicas.",
+    "serve": "Run next to the proxy day and night: its pools follow the replicas.",
     "render": "Write the proxy's configuration from what runs now, also before the proxy runs.",
     "init": "Show what to add to the Compose file and to the proxy's configuration.",
     "lock": "Who holds the lock of which service.",

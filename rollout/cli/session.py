@@ -15,6 +15,7 @@ from rollout.cli import terminal
 from rollout.cli.options import Globals, gathered
 
 if TYPE_CHECKING:
+    from rollout.compose import Options
     from rollout.ports import Clock, Lock
     from rollout.report.sinks import Report
     from rollout.signals import Interruption
@@ -32,14 +33,10 @@ class Session:
     def project(self, wanted: Sequence[str] = (), *, looks_only: bool = False) -> Iterator[Wired]:
         """The project with its ports; `wanted` are the services named on the command line. `looks_only`: nothing is
         created for it. Raises what `wiring.wire` raises."""
-        from rollout.compose import Options
         from rollout.wiring import wire
 
-        said = self.said
-        options = Options(
-            tuple(said.files), said.project_name, said.project_directory, tuple(said.env_files), tuple(said.profiles)
-        )
-        live = terminal.style(said).live and not looks_only
+        options = compose_options(self.said)
+        live = terminal.style(self.said).live and not looks_only
 
         def draw_soon() -> None:
             if live:
@@ -60,6 +57,15 @@ class Session:
 
         if self.interruption() and left:
             raise Interrupted(f"interrupted before {', '.join(left)}: not begun")
+
+
+def compose_options(said: Globals) -> Options:
+    """Compose's global flags, as the user gave them."""
+    from rollout.compose import Options
+
+    return Options(
+        tuple(said.files), said.project_name, said.project_directory, tuple(said.env_files), tuple(said.profiles)
+    )
 
 
 @contextmanager
@@ -96,3 +102,8 @@ class _Guarding:
     def hold(self, service: str, what: str, wait: float) -> Iterator[None]:
         with self._lock.hold(service, what, wait), self._interruption.guarded():
             yield
+
+    @contextmanager
+    def attempt(self, service: str, what: str) -> Iterator[bool]:
+        with self._lock.attempt(service, what) as mine, self._interruption.guarded():
+            yield mine

@@ -23,7 +23,7 @@ from rollout.proxies.haproxy_config import ConfigDirectory, ServerLine, server_l
 from rollout.proxies.haproxy_cut import cut
 from rollout.proxies.haproxy_lint import lint
 from rollout.proxies.haproxy_lock import exclusively
-from rollout.proxies.haproxy_socket import Refused, Silent
+from rollout.proxies.haproxy_socket import EVERY, Refused, Silent
 from rollout.proxies.haproxy_sockets import Sockets, command_line, config_lines, find_sockets
 from rollout.waiting import DeadlinePassed, wait_for
 
@@ -91,6 +91,30 @@ class HAProxy:
             # which workers still know the former pool is asked of them each time (`in_flight`): they come and go
             token = json.dumps({"removed": sorted(previous.names - pool.names)})
             return Switched(previous, pool, token, reloaded)
+
+    def switch_all(self, pools: Sequence[Pool]) -> list[Switched | RolloutError]:
+        """Backend by backend: the runtime API knows nothing else, and one that is refused touches no other."""
+        outcomes: list[Switched | RolloutError] = []
+        for pool in pools:
+            try:
+                outcomes.append(self.switch(pool))
+            except (ProxyRejected, NotUndone, SpecError) as error:
+                outcomes.append(error)
+        return outcomes
+
+    def identity(self) -> str:
+        return self._process.identity()
+
+    def fingerprints(self, services: Sequence[str]) -> dict[str, str]:
+        identity = self._process.identity()
+        with self._found_anew():
+            runtime = self._reach().runtime
+            worker, servers = runtime.worker().identity, runtime.servers(EVERY) or {}
+        known: dict[str, list[str]] = {}
+        for one in servers.values():
+            if not (one.in_maintenance or one.draining):
+                known.setdefault(one.backend, []).append(f"{one.name} {one.address} {one.weight}")
+        return {name: "; ".join([identity, worker, *sorted(known.get(name, ()))]) for name in services}
 
     def in_flight(self, switched: Switched | None, upstreams: Sequence[Upstream]) -> InFlight:
         service = switched.current.service if switched else None

@@ -19,6 +19,7 @@ ANSWER_LIMIT = 64 * 1024 * 1024  # bytes; all servers of 5000 backends are 3 MB
 TIMEOUT = 5.0
 WORKER_TIMEOUT = 0.5
 MASTER_PATIENCE = 2.0
+EVERY = "-1"  # in place of a backend's name
 RELOAD_TIMEOUT = 60.0  # a port that is taken is retried by HAProxy for 2 s, large maps and certificates take their time
 
 _WORKER = re.compile(r"(?P<pid>\d+)\s+worker\s", re.ASCII)
@@ -155,7 +156,7 @@ class Master:
             return answer
 
         try:
-            return _servers(ask, backend or "-1")
+            return _servers(ask, backend or EVERY)
         except _Gone:
             return {}
 

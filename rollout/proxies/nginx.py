@@ -111,16 +111,21 @@ class Nginx:
                 self._generations.remove(name)
 
     def switch(self, pool: Pool) -> Switched:
-        with self._ledger.hold() as ledger:
-            base = self._generations.current()
-            previous = self.pool(pool.service) or Pool(pool.service)
-            candidate = self._candidate([pool], base)
-            identity = self._process.identity()
-            same = candidate.files == self._generations.files(base) and ledger.settled(identity)
-            if same and self._live() == candidate.digest:
-                return Switched(previous, pool)  # nothing left the pool: no token says which workers knew it
-            before = self._replace(candidate, base, ledger, identity)
-            return Switched(previous, pool, self._token(identity, before, ledger), reloaded=True)
+        with self._ledger.hold():
+            return self._switch([pool])[0]
+
+    def switch_all(self, pools: Sequence[Pool]) -> list[Switched | RolloutError]:
+        with self._ledger.hold():
+            return self._switch_those_it_takes(pools)
+
+    def identity(self) -> str:
+        return self._process.identity()
+
+    def fingerprints(self, services: Sequence[str]) -> dict[str, str]:
+        # whoever starts or reloads nginx, it loads what is in force on disk; only a change that was not seen through
+        # may have left another configuration live
+        pending = self._ledger.read().pending
+        return dict.fromkeys(services, f"{self._process.identity()} {pending}".strip())
 
     def in_flight(self, switched: Switched | None, upstreams: Sequence[Upstream]) -> InFlight:
         identity = self._process.identity()
@@ -200,6 +205,44 @@ class Nginx:
             self._program.forget()
 
     # --- a change -------------------------------------------------------------------------------------------
+
+    def _switch(self, pools: Sequence[Pool]) -> list[Switched]:
+        """All of them in one generation, within the ledger's hold."""
+        ledger, base = self._ledger.read(), self._generations.current()
+        previous = [self.pool(pool.service) or Pool(pool.service) for pool in pools]
+        candidate = self._candidate(pools, base)
+        identity = self._process.identity()
+        same = candidate.files == self._generations.files(base) and ledger.settled(identity)
+        pairs = list(zip(previous, pools, strict=True))
+        if same and self._live() == candidate.digest:
+            return [
+                Switched(was, pool) for was, pool in pairs
+            ]  # nothing left a pool: no token says which workers knew it
+        token = self._token(identity, self._replace(candidate, base, ledger, identity), ledger)
+        return [Switched(was, pool, token, reloaded=True) for was, pool in pairs]
+
+    def _switch_those_it_takes(self, pools: Sequence[Pool]) -> list[Switched | RolloutError]:
+        """One generation when nginx takes it, else those it refuses are found by halves."""
+        try:
+            return [*self._switch(pools)]
+        except ProxyRejected as error:
+            if len(pools) == 1 or not self._sound():
+                return [error] * len(pools)
+        half = len(pools) // 2
+        return [*self._switch_those_it_takes(pools[:half]), *self._switch_those_it_takes(pools[half:])]
+
+    def _sound(self) -> bool:
+        """Whether nginx would take what is in force now: else no pool is at fault."""
+        base = self._generations.current()
+        candidate = self._candidate([], base)
+        name = self._generations.write(candidate.files, base)
+        try:
+            self._test(candidate, name)
+        except ProxyRejected:
+            return False
+        finally:
+            self._generations.remove(name)
+        return True
 
     def _candidate(self, pools: Iterable[Pool], base: str | None, directory: str = "") -> _Candidate:
         self._generations.require()

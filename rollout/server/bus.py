@@ -30,15 +30,22 @@ class Subscription:
     def __init__(self, waiting: Iterable[Numbered] = ()) -> None:
         self._waiting: deque[Numbered] = deque(waiting, maxlen=WAITING)
         self._arrived = threading.Condition()
+        self.closed = False
 
     def take(self, timeout: float) -> list[Numbered]:
         """What has come since, oldest first; waits up to `timeout` seconds for the first. Empty: nothing came."""
         with self._arrived:
-            if not self._waiting:
+            if not self._waiting and not self.closed:
                 self._arrived.wait(timeout)
             taken = list(self._waiting)
             self._waiting.clear()
             return taken
+
+    def close(self) -> None:
+        """Nothing more is waited for: `take` answers at once with what is there."""
+        with self._arrived:
+            self.closed = True
+            self._arrived.notify_all()
 
     def put(self, numbered: Numbered) -> None:
         with self._arrived:

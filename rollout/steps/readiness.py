@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rollout.model import Health, HealthCheck, Replica, ReplicaState
+from rollout.model import Health, HealthCheck, Replica, ReplicaState, ServiceSettings
+from rollout.ports import Prober
 from rollout.steps.run import ReplicaFailed, Run
 from rollout.waiting import FIRST_PAUSE
 
@@ -69,13 +70,17 @@ def why_dead(replica: Replica | None, restarts: int) -> str | None:
 
 
 def why_not_ready(run: Run, replica: Replica) -> str | None:
+    return why_unready(run.ports.prober, run.settings, run.network, replica)
+
+
+def why_unready(prober: Prober, settings: ServiceSettings, network: str, replica: Replica) -> str | None:
     """One look: None when Docker and our probe both pass."""
     if replica.health is Health.STARTING:
         return "its health check is still starting"
-    host = replica.addresses.get(run.network, "")
+    host = replica.addresses.get(network, "")
     if not host:
-        return f"it has no address on network {run.network}"
-    return run.ports.prober.probe(replica, host, _probe_of(run.settings.health), run.settings.port)
+        return f"it has no address on network {network}"
+    return prober.probe(replica, host, _probe_of(settings.health), settings.port)
 
 
 def _probe_of(check: HealthCheck) -> HealthCheck:

@@ -90,10 +90,7 @@ class Run:
 
     def upstream(self, replica: Replica) -> Upstream | None:
         """The address at which the proxy reaches this replica; None when it has none (it does not run)."""
-        host = replica.addresses.get(self.network, "")
-        if not host:
-            return None
-        return Upstream(upstream_name(replica), host, self.settings.port)
+        return upstream_of(replica, self.network, self.settings.port)
 
     def pool_of(self, ids: Iterable[str], replicas: Mapping[str, Replica]) -> Pool:
         """The pool of those of `ids` that run, at their present addresses; remembers each."""
@@ -139,6 +136,12 @@ class Run:
 def upstream_name(replica: Replica) -> str:
     """Never reused: container numbers are, and addresses are handed on at once (PROXIES 0.4)."""
     return f"{replica.service}-{replica.short_id}"
+
+
+def upstream_of(replica: Replica, network: str, port: int) -> Upstream | None:
+    """None when it has no address on that network (it does not run)."""
+    host = replica.addresses.get(network, "")
+    return Upstream(upstream_name(replica), host, port) if host else None
 
 
 def routed_ids(pool: Pool | None, replicas: Iterable[Replica]) -> frozenset[str]:

@@ -6,14 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from rollout.clock import SystemClock
 from rollout.errors import LockHeld
-from rollout.lock import FileLock, held_fds
-from rollout.ports import Lock
+from rollout.lock import GLANCE, FileLock, _fds, held_fds
+from rollout.ports import SYNC, Lock
 from tests.simulation.fakes import FakeLock
 
 HOLDER = """
@@ -47,6 +48,63 @@ def test_it_is_free_again_afterwards_whatever_happened(lock: Lock) -> None:
         raise RuntimeError
     with lock.hold("web", "deploy", 0):
         pass
+
+
+def test_an_attempt_waits_for_nobody(lock: Lock) -> None:
+    with lock.attempt("web", "sync") as first, lock.attempt("web", "sync") as second:
+        assert (first, second) == (True, False)
+    with lock.attempt("web", "sync") as again:
+        assert again
+
+
+def test_a_sync_is_waited_for(tmp_path: Path) -> None:
+    """The sidecar's hold is a matter of moments: a deploy that meets it waits, and is not refused."""
+    lock, began, ended = FileLock(tmp_path, SystemClock()), threading.Event(), threading.Event()
+
+    def sync() -> None:
+        with lock.hold("web", SYNC, 0):
+            began.set()
+            ended.wait(2 * GLANCE)
+
+    holder = threading.Thread(target=sync)
+    holder.start()
+    began.wait(5)
+    with lock.hold("web", "deploy", 0):
+        pass
+    ended.set()
+    holder.join()
+
+
+def test_what_follows_a_sync_is_not_waited_for(tmp_path: Path) -> None:
+    lock, began, ended = FileLock(tmp_path, SystemClock()), threading.Event(), threading.Event()
+
+    def sync_then_deploy() -> None:
+        with lock.hold("web", SYNC, 0) as _:
+            began.set()
+            ended.wait(2 * GLANCE)
+            lock._sign(_fds().copy().pop(), "deploy of v8")
+            ended.wait(5)
+
+    holder = threading.Thread(target=sync_then_deploy)
+    holder.start()
+    began.wait(5)
+    try:
+        with pytest.raises(LockHeld, match="deploy of v8"), lock.hold("web", "deploy", 0):
+            raise AssertionError("it is held without a break")
+    finally:
+        ended.set()
+        holder.join()
+
+
+def test_a_child_keeps_the_leases_of_its_own_thread_only(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path, SystemClock())
+    seen: list[tuple[int, ...]] = []
+    with lock.hold("web", "deploy", 0):
+        other = threading.Thread(target=lambda: seen.append(held_fds()))
+        other.start()
+        other.join()
+        assert held_fds()
+    assert seen == [()]
 
 
 def _holder(directory: Path, seconds: str) -> tuple[subprocess.Popen[str], int]:

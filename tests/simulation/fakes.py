@@ -65,6 +65,13 @@ class FakeEngine:
         found = [c.replica for c in self.world.containers.values() if c.replica.service == service]
         return sorted(found, key=lambda r: r.number)
 
+    def all_replicas(self) -> dict[str, list[Replica]]:
+        names = {c.replica.service for c in self.world.containers.values()}
+        return {name: self.replicas(name) for name in sorted(names)}
+
+    def watch(self, container: str = "") -> FakeWatch:
+        return FakeWatch(self.world)
+
     def inspect(self, replica_id: str) -> Replica | None:
         self.world.settle()
         container = self.world.containers.get(replica_id)
@@ -118,6 +125,26 @@ class FakeEngine:
         container = self.world.containers.get(replica_id)
         running = container is not None and container.replica.running
         return Usage(0.5, 10_000_000) if running else None
+
+
+class FakeWatch:
+    """What has changed since it was made, or since the last time it was iterated; it waits for nothing."""
+
+    def __init__(self, world: World) -> None:
+        self._world, self._closed = world, False
+        self._seen = self._look()
+
+    def __iter__(self) -> Iterator[str]:
+        before, self._seen = self._seen, self._look()
+        if not self._closed:
+            yield from sorted({service for _, service, *_ in before ^ self._seen})
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _look(self) -> frozenset[tuple[str, str, str, str, float]]:
+        found = (c.replica for c in self._world.containers.values())
+        return frozenset((r.id, r.service, r.state, r.health, r.started_at) for r in found)
 
 
 class FakeImages:
@@ -191,6 +218,21 @@ class FakeProxy:
         self.world.advance(0.1)
         return Switched(previous, pool, token, reloaded=True)
 
+    def switch_all(self, pools: Sequence[Pool]) -> list[Switched | RolloutError]:
+        outcomes: list[Switched | RolloutError] = []
+        for pool in pools:
+            try:
+                outcomes.append(self.switch(pool))
+            except ProxyRejected as error:
+                outcomes.append(error)
+        return outcomes
+
+    def identity(self) -> str:
+        return "the one proxy"
+
+    def fingerprints(self, services: Sequence[str]) -> dict[str, str]:
+        return {s: f"settled {self.world.loaded.get(s) == self.world.disk.get(s)}" for s in services}
+
     def in_flight(self, switched: Switched | None, upstreams: Sequence[Upstream]) -> InFlight:
         left = self._knowing(upstreams)
         return InFlight(drained=not left, connections=len(left), detail=f"{len(left)} old workers" if left else "")
@@ -231,6 +273,14 @@ class FakeLock:
             yield
         finally:
             del self.holders[service]
+
+    @contextmanager
+    def attempt(self, service: str, what: str) -> Iterator[bool]:
+        if service in self.holders:
+            yield False
+            return
+        with self.hold(service, what, 0):
+            yield True
 
 
 class MemoryJournal(SqliteJournal):

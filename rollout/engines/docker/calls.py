@@ -14,6 +14,7 @@ ENGINE_CALLS: tuple[Row, ...] = (
     ("GET", r"/_ping", "is there an engine, and which API does it speak"),
     ("GET", r"/version", "`rollout check`: which engine it is"),
     ("GET", r"/containers/json", "the containers of a service; the proxy's container"),
+    ("GET", r"/events", "`rollout serve`: that a container has started, died or changed its health"),
     ("GET", r"/containers/[^/]+/json", "one container's state, health, mounts and networks"),
     ("GET", r"/containers/[^/]+/logs", "last lines of a replica that failed; what the proxy says about a reload"),
     ("GET", r"/containers/[^/]+/top", "old and new workers of the proxy"),

@@ -9,6 +9,7 @@ from typing import Any
 
 from rollout.engines.docker import cgroup, reading
 from rollout.engines.docker.connection import Connection, EngineAnswer, Retry
+from rollout.engines.docker.events import EventStream
 from rollout.engines.docker.execution import execute
 from rollout.errors import DeployFailed, EngineError
 from rollout.model import Replica, ReplicaState, Usage
@@ -65,9 +66,23 @@ class DockerEngine:
             lambda c: reading.each(c.containers(all=True, filters=filters), *reading.IN_LIST),
             Retry.ANY,
         )
-        found = sorted((reading.listed(entry) for entry in seen), key=lambda r: (r.number, r.id))
-        self._own.update(replica.id for replica in found)
-        return found
+        return self._listed(seen)
+
+    def all_replicas(self) -> dict[str, list[Replica]]:
+        filters = reading.project_filter(self.project)
+        seen: list[dict[str, Any]] = self.connection.call(
+            "list the project's containers",
+            lambda c: reading.each(c.containers(all=True, filters=filters), *reading.IN_LIST),
+            Retry.ANY,
+        )
+        by_service: dict[str, list[Replica]] = {}
+        for replica in self._listed(seen):
+            by_service.setdefault(replica.service, []).append(replica)
+        self._own = {replica.id for found in by_service.values() for replica in found}
+        return by_service
+
+    def watch(self, container: str = "") -> EventStream:
+        return EventStream(self.connection, self.project, container)
 
     def inspect(self, replica_id: str) -> Replica | None:
         seen = self._inspect(replica_id)
@@ -225,6 +240,11 @@ class DockerEngine:
         if own:
             self._own.add(seen["Id"])
         return own
+
+    def _listed(self, seen: list[dict[str, Any]]) -> list[Replica]:
+        found = sorted((reading.listed(entry) for entry in seen), key=lambda r: (r.number, r.id))
+        self._own.update(replica.id for replica in found)
+        return found
 
     def _known(self, replica_id: str) -> bool:
         """Whether it is a container of this project; looks only at those it has not seen yet."""

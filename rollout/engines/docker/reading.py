@@ -66,6 +66,10 @@ def _text(value: Any) -> str:
     return value
 
 
+def project_filter(project: str) -> dict[str, list[str]]:
+    return {"label": [f"{PROJECT}={project}", f"{ONEOFF}=False"]}
+
+
 def service_filter(project: str, service: str) -> dict[str, list[str]]:
     return {"label": [f"{PROJECT}={project}", f"{SERVICE}={service}", f"{ONEOFF}=False"]}
 

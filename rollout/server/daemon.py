@@ -1,0 +1,111 @@
+"""`rollout serve`, told once: one sidecar a project, made of parts that run in threads.
+
+The first signal lets the parts end well, the second ends the process at once (`signals`). A part that fails ends the
+sidecar: whoever runs it (Compose's `restart:`) starts it anew, and the next one begins by looking.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Protocol
+
+from rollout.compose import Options
+from rollout.errors import LockHeld
+from rollout.events import Notice
+from rollout.initial import make_loadable
+from rollout.lock import FileLock
+from rollout.ports import Clock
+from rollout.server.bus import Bus
+from rollout.server.membership import Membership
+from rollout.server.project import LiveProject
+from rollout.state import StateDirectory
+
+LOCK = "serve"  # a file of its own in the state directory, beside those of the services
+LATE = 30.0  # seconds; a sidecar that has not looked at the replicas for so long does not follow them
+
+
+class Part(Protocol):
+    """Something the sidecar does, in a thread of its own."""
+
+    name: str
+
+    def run(self, stop: threading.Event) -> None:
+        """Returns soon after `stop` is set. What it raises ends the sidecar."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """What the parts are made from. `ended`: put None there to end the sidecar well (safe in a signal handler), or the
+    error that ends it."""
+
+    options: Options
+    clock: Clock
+    bus: Bus
+    ended: SimpleQueue[BaseException | None]
+
+
+def serve(sidecar: Sidecar) -> None:
+    """Serve until told to end. Raises what a part raised, LockHeld when the project has a sidecar, and what
+    `wiring.wire` raises: without a project there is nothing to begin with."""
+    with LiveProject(sidecar.options, sidecar.clock, sidecar.bus) as project:
+        wired = project.wired
+        with _alone(wired.state, wired.project.name, sidecar.clock):
+            make_loadable(wired, sidecar.bus)
+            sidecar.bus(Notice("", f"serving project {wired.project.name}: {', '.join(wired.project.services)}"))
+            _run(_parts(sidecar, project), sidecar.ended)
+            sidecar.bus(Notice("", "the sidecar has ended"))
+
+
+def why_not_healthy(state: StateDirectory, clock: Clock) -> str:
+    """Empty when this project's sidecar runs and has lately looked at the replicas. Creates nothing."""
+    holder = FileLock(state.path, clock).holder(LOCK)
+    if holder is None:
+        return "no sidecar of this project runs"
+    last = state.last_pass()
+    if last < float(str(holder.get("since", 0))):
+        return "the sidecar has not looked at the replicas yet"
+    late = clock.wall() - last
+    return f"the sidecar last looked at the replicas {late:.0f} s ago" if late > LATE else ""
+
+
+def _parts(sidecar: Sidecar, project: LiveProject) -> Sequence[Part]:
+    return [
+        Membership(project, sidecar.clock, sidecar.bus),
+    ]
+
+
+def _run(parts: Sequence[Part], ended: SimpleQueue[BaseException | None]) -> None:
+    stop = threading.Event()
+
+    def run(part: Part) -> None:
+        try:
+            part.run(stop)
+        except BaseException as error:  # noqa: BLE001  # raised again below, in the main thread
+            ended.put(error)
+
+    threads = [threading.Thread(target=run, args=(part,), name=part.name) for part in parts]
+    for thread in threads:
+        thread.start()
+    error = ended.get()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    if error is not None:
+        raise error
+
+
+@contextmanager
+def _alone(state: StateDirectory, project: str, clock: Clock) -> Iterator[None]:
+    lock = FileLock(state.path, clock)
+    with lock.attempt(LOCK, f"serve of project {project}") as mine:
+        if not mine:
+            holder = lock.holder(LOCK) or {}
+            raise LockHeld(
+                f"project {project} has a sidecar already: pid {holder.get('pid', '?')} on {holder.get('host', '?')}",
+                hint="one is enough; stop that one first",
+            )
+        yield

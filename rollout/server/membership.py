@@ -1,0 +1,141 @@
+"""The part that keeps every pool equal to its ready replicas: engine events as the hint, looking again as the truth.
+
+Everything is looked at in one thread. What takes its time is done aside: probes (`proving`), and what a dead run left
+(`settling`). Reloads are spaced when there are many, so that a hundred replicas that bounce cost a few.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+from rollout.controller import Controller, Pass
+from rollout.errors import ProxyUnreachable, RolloutError
+from rollout.events import Notice, Sink, Warned
+from rollout.model import ServiceSettings
+from rollout.ports import Clock
+from rollout.server.hints import hints
+from rollout.server.news import News
+from rollout.server.project import LiveProject
+from rollout.server.proving import Proving
+from rollout.server.settling import Settling
+
+RESYNC = 10.0  # seconds between two looks at everything, whatever the engine says or does not say
+HELD_PAUSE = 0.5  # seconds until a service is looked at again that a rollout has the lease of
+TROUBLE_PAUSE = 0.5  # seconds until everything is looked at again after a look that failed; doubled up to RESYNC
+POLL = 0.5  # seconds; so soon an end is noticed
+AT_ONCE, ONE_MORE = 3, 2.0  # reloads without a pause, and seconds until there may be one more
+
+
+class Membership:
+    name = "membership"
+
+    def __init__(self, project: LiveProject, clock: Clock, emit: Sink) -> None:
+        self._project, self._clock, self._emit = project, clock, emit
+        self._news = News()
+        self._settling = Settling(project.options, clock, emit, self._news.tell)
+        self._pace = Pace(clock)
+        self._held: dict[str, float] = {}  # service -> when to look at it again
+        self._resync_at = clock.now()
+        self._trouble, self._pause = "", TROUBLE_PAUSE
+
+    def run(self, stop: threading.Event) -> None:
+        try:
+            while not stop.is_set():
+                self._project.refresh()
+                self._follow(stop)
+        finally:
+            self._settling.close()
+
+    def _follow(self, stop: threading.Event) -> None:
+        """Follow the replicas of the project as it is, until its files have changed."""
+        wired = self._project.wired
+        services, ports = wired.project.services, wired.ports
+        proving = Proving(ports.prober, self._clock, self._news.tell)
+        controller = Controller(ports, self._emit, proving.proven)
+        try:
+            with hints(ports.engine, wired.project.proxy, self._news):
+                self._news.tell_all()
+                while self._wait(stop, proving):
+                    self._look(controller, proving, services, self._news.take(set(services)))
+                    if self._clock.now() >= self._resync_at:
+                        self._resync_at = self._clock.now() + RESYNC
+                        if self._project.changed():
+                            return
+                        self._look(controller, proving, services, None)
+        finally:
+            proving.close()
+
+    def _wait(self, stop: threading.Event, proving: Proving) -> bool:
+        """Until there is something to look at; False when it is the end."""
+        while not stop.is_set():
+            probe_in = proving.due()
+            now = self._clock.now()
+            for service in [s for s, at in self._held.items() if at <= now]:
+                del self._held[service]
+                self._news.tell(service)
+            due = max(now if self._news.there() else self._resync_at, now + self._pace.wait())
+            if due <= now:
+                return True
+            self._news.wait(min(due - now, POLL, POLL if probe_in is None else probe_in))
+        return False
+
+    def _look(
+        self,
+        controller: Controller,
+        proving: Proving,
+        services: Mapping[str, ServiceSettings],
+        concerned: set[str] | None,
+    ) -> None:
+        if concerned is not None and not concerned:
+            return
+        try:
+            done = controller.one_pass(services, concerned)
+        except RolloutError as error:
+            self._in_trouble(error, concerned or ())
+            return
+        if self._trouble:
+            self._emit(Notice("", "the replicas are followed again"))
+        self._trouble, self._pause = "", TROUBLE_PAUSE
+        proving.want(done.unproven, services if concerned is None else concerned)
+        self._leave(done)
+
+    def _leave(self, done: Pass) -> None:
+        """Do aside, or later, what the pass has left."""
+        if done.reloaded:
+            self._pace.reloaded()
+        again = self._clock.now() + HELD_PAUSE
+        self._held.update(dict.fromkeys(done.held, again))
+        for service in sorted(done.unsettled):
+            self._settling.settle(service)
+        self._project.wired.state.pass_done()
+
+    def _in_trouble(self, error: RolloutError, concerned: Iterable[str]) -> None:
+        """Told once; what was to be seen is looked for again soon."""
+        again = self._clock.now() + self._pause
+        self._resync_at = min(self._resync_at, again)
+        self._held.update(dict.fromkeys(concerned, again))
+        self._pause = min(2 * self._pause, RESYNC)
+        if isinstance(error, ProxyUnreachable):
+            self._project.wired.state.pass_done()  # a proxy that waits for this sidecar's health is not up yet
+        if error.message != self._trouble:
+            self._trouble = error.message
+            self._emit(Warned("", "not-followed", "; ".join([error.message, *error.details])))
+
+
+class Pace:
+    """How soon the proxy may be reloaded again: AT_ONCE times without a pause, then once every ONE_MORE seconds."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._back: deque[float] = deque(maxlen=AT_ONCE)  # when each of the last reloads may be had again
+
+    def reloaded(self) -> None:
+        now = self._clock.now()
+        self._back.append(max([now, *self._back]) + ONE_MORE)
+
+    def wait(self) -> float:
+        """Seconds."""
+        spent = sum(at > self._clock.now() for at in self._back)
+        return min(self._back) - self._clock.now() if spent == AT_ONCE else 0.0

@@ -1,0 +1,71 @@
+"""The project as its files say now: loaded anew when one of them changes, the last good one kept when that fails."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+from rollout.compose import Options
+from rollout.compose.sources import sources
+from rollout.errors import RolloutError, UsageError
+from rollout.events import Notice, Sink, Warned
+from rollout.ports import Clock
+from rollout.wiring import Wired, wire
+
+Signature = tuple[tuple[str, int, int, int], ...]  # path, inode, size, modified (ns) of the files that are there
+
+
+class LiveProject:
+    """A `Wired` for as long as the block lasts; `refresh` may replace it. For one thread at a time."""
+
+    wired: Wired
+
+    def __init__(self, options: Options, clock: Clock, emit: Sink) -> None:
+        self.options, self._clock, self._emit = options, clock, emit
+        self._open = ExitStack()
+        self._signature: Signature = ()
+
+    def __enter__(self) -> Self:
+        self.wired = self._open.enter_context(wire(self.options, [], self._clock, self._emit))
+        self._signature = self._look()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def changed(self) -> bool:
+        """Whether one of its files is another than when it was loaded, or refused."""
+        return self._look() != self._signature
+
+    def refresh(self) -> None:
+        """Load it anew if a file has changed. A broken one is told once, and the last good project stays."""
+        if not self.changed():
+            return
+        self._signature = self._look()
+        with ExitStack() as fresh:
+            try:
+                wired = fresh.enter_context(wire(self.options, [], self._clock, self._emit))
+                if wired.project.name != self.wired.project.name:
+                    raise UsageError(f"the project is named {wired.project.name} now: it needs another sidecar")
+            except RolloutError as error:
+                text = f"the project's files have changed; going on with the last good ones: {error.message}"
+                self._emit(Warned("", "project-refused", "; ".join([text, *error.details])))
+                return
+            self._open.close()
+            self._open, self.wired = fresh.pop_all(), wired
+        self._signature = self._look()  # it may name other files now
+        self._emit(Notice("", "the project's files have changed and were read again"))
+
+    def _look(self) -> Signature:
+        wired = self.wired
+        named = sources(wired.loaded.files, self.options.env_files, wired.loaded.directory)
+        return tuple(entry for path in named if (entry := _entry(path)))
+
+
+def _entry(path: Path) -> tuple[str, int, int, int] | None:
+    try:
+        seen = path.stat()
+    except OSError:
+        return None
+    return str(path), seen.st_ino, seen.st_size, seen.st_mtime_ns

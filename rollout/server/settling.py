@@ -1,0 +1,75 @@
+"""What takes its time and concerns one service: to finish or undo what a dead run left, and to stop replicas that have
+been warm for long enough. Each in a thread of its own, with its own project and ports, as any other run would do it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rollout.compose import Options
+from rollout.controller import RECOVERY, sync_once
+from rollout.errors import LockHeld, RolloutError
+from rollout.events import Sink, Warned
+from rollout.ports import Clock
+from rollout.wiring import wire
+
+FIRST_PAUSE, LONGEST_PAUSE = 10.0, 300.0  # seconds between two attempts at a service that cannot be settled
+
+
+@dataclass(slots=True)
+class _Failure:
+    message: str
+    pause: float
+    again_at: float
+
+
+class Settling:
+    """`tell(service)` is called when a service has been settled, or cannot be."""
+
+    def __init__(self, options: Options, clock: Clock, emit: Sink, tell: Callable[[str], None]) -> None:
+        self._options, self._clock, self._emit, self._tell = options, clock, emit, tell
+        self._threads: dict[str, threading.Thread] = {}
+        self._failures: dict[str, _Failure] = {}
+        self._bug: Exception | None = None
+
+    def settle(self, service: str) -> None:
+        """Begin, unless that is under way or has failed lately. Raises what must not happen in such a thread."""
+        if self._bug is not None:
+            raise self._bug
+        under_way, failed = self._threads.get(service), self._failures.get(service)
+        if under_way is not None and under_way.is_alive():
+            return
+        if failed is not None and self._clock.now() < failed.again_at:
+            return
+        self._threads[service] = threading.Thread(target=self._run, args=(service,), name=f"settle {service}")
+        self._threads[service].start()
+
+    def close(self) -> None:
+        """Wait for what is under way: it ends with the service in order, or is taken up again by the next run."""
+        for thread in self._threads.values():
+            thread.join()
+
+    def _run(self, service: str) -> None:
+        try:
+            self._sync(service)
+            self._failures.pop(service, None)
+        except LockHeld:
+            pass  # somebody else was quicker
+        except RolloutError as error:
+            self._failed(service, error)
+        except Exception as error:  # noqa: BLE001  # nobody looks at a thread's end: the next `settle` raises it
+            self._bug = error
+        self._tell(service)
+
+    def _sync(self, service: str) -> None:
+        with wire(self._options, [service], self._clock, self._emit) as wired:
+            sync_once(wired.ports, wired.project.services[service], self._emit, what=RECOVERY)
+
+    def _failed(self, service: str, error: RolloutError) -> None:
+        before = self._failures.get(service)
+        pause = FIRST_PAUSE if before is None else min(2 * before.pause, LONGEST_PAUSE)
+        self._failures[service] = _Failure(error.message, pause, self._clock.now() + pause)
+        if before is None or before.message != error.message:
+            self._emit(Warned(service, "not-settled", "; ".join([error.message, *error.details])))
