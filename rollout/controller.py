@@ -100,6 +100,11 @@ def decide(seen: Seen, proven: Proven) -> Decision:
     return Decision(pool, tuple(unproven))
 
 
+def only_more(before: Pool | None, after: Pool) -> bool:
+    """Whether `after` is what serves now, and more: then nobody waits for it."""
+    return before is not None and bool(before.upstreams) and set(before.upstreams) < set(after.upstreams)
+
+
 # --- a pass over the project -------------------------------------------------------------------------------------
 
 
@@ -107,9 +112,10 @@ def decide(seen: Seen, proven: Proven) -> Decision:
 class Pass:
     """What one pass leaves to others. `held`: services that another has the lease of. `unsettled`: those that need
     `sync_once`, a dead run's rollout or warm replicas whose time is over. `unproven`: replicas to be probed.
-    `reloads`: whether the proxy was reloaded."""
+    `postponed`: services that only more replicas have come to. `reloaded`: whether the proxy was reloaded."""
 
     held: set[str] = field(default_factory=set)
+    postponed: set[str] = field(default_factory=set)
     unsettled: set[str] = field(default_factory=set)
     unproven: list[Candidate] = field(default_factory=list)
     reloaded: bool = False
@@ -128,10 +134,16 @@ class Controller:
         self._started: dict[str, float] = {}  # the same, of those that were taken to be ready since
         self._told: dict[tuple[str, str], str] = {}
 
-    def one_pass(self, services: Mapping[str, ServiceSettings], concerned: Collection[str] | None = None) -> Pass:
+    def one_pass(
+        self,
+        services: Mapping[str, ServiceSettings],
+        concerned: Collection[str] | None = None,
+        *,
+        additions: bool = True,
+    ) -> Pass:
         """Look at the services to which something has happened (`concerned`; None: at all, nothing is known of any) and
-        mend their pools. Raises EngineError, ProxyUnreachable, StateError, LockHeld: the next pass finds what this one
-        left."""
+        mend their pools; without `additions` only if something has to leave one. Raises EngineError, ProxyUnreachable,
+        StateError, LockHeld: the next pass finds what this one left."""
         settings = [s for name, s in services.items() if concerned is None or name in concerned]
         self._ask_networks(settings)
         done, self._looked = Pass(), {}
@@ -139,7 +151,7 @@ class Controller:
         if concerned is not None:
             seen = self._with_restarts(seen)
         fingerprints = self._ports.proxy.fingerprints([one.service for one in seen])
-        wrong = []
+        wrong, urgent = [], additions
         for one in seen:
             if self._left_to_others(one, done):
                 continue
@@ -150,8 +162,11 @@ class Controller:
             confirmed = self._confirmed.get(one.service) == (pool, fingerprints[one.service])
             if pool is not None and not (pool == one.pool and confirmed):
                 wrong.append(one)
-        if wrong:
+                urgent |= not only_more(one.pool, pool)
+        if wrong and urgent:
             self._mend(wrong, done)
+        else:
+            done.postponed.update(one.service for one in wrong)
         return done
 
     def _mend(self, wrong: Sequence[Seen], done: Pass) -> None:

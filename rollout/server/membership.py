@@ -1,7 +1,8 @@
 """The part that keeps every pool equal to its ready replicas: engine events as the hint, looking again as the truth.
 
 Everything is looked at in one thread. What takes its time is done aside: probes (`proving`), and what a dead run left
-(`settling`). Reloads are spaced when there are many, so that a hundred replicas that bounce cost a few.
+(`settling`). A dead replica leaves at once. Those that come are let in together when reloads are many, so that a
+hundred replicas that bounce cost a few.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Membership:
         self._news = News()
         self._settling = Settling(project.options, clock, emit, self._news.tell)
         self._pace = Pace(clock)
-        self._held: dict[str, float] = {}  # service -> when to look at it again
+        self._held: dict[str, float] = {}  # service -> when to look at it again: its lease is held, or it has to wait
         self._resync_at = clock.now()
         self._trouble, self._pause = "", TROUBLE_PAUSE
 
@@ -75,10 +76,9 @@ class Membership:
             for service in [s for s, at in self._held.items() if at <= now]:
                 del self._held[service]
                 self._news.tell(service)
-            due = max(now if self._news.there() else self._resync_at, now + self._pace.wait())
-            if due <= now:
+            if self._news.there() or self._resync_at <= now:
                 return True
-            self._news.wait(min(due - now, POLL, POLL if probe_in is None else probe_in))
+            self._news.wait(min(self._resync_at - now, POLL, POLL if probe_in is None else probe_in))
         return False
 
     def _look(
@@ -91,22 +91,24 @@ class Membership:
         if concerned is not None and not concerned:
             return
         try:
-            done = controller.one_pass(services, concerned)
+            done = controller.one_pass(services, concerned, additions=self._pace.wait() == 0.0)
         except RolloutError as error:
             self._in_trouble(error, concerned or ())
             return
         if self._trouble:
             self._emit(Notice("", "the replicas are followed again"))
         self._trouble, self._pause = "", TROUBLE_PAUSE
-        proving.want(done.unproven, services if concerned is None else concerned)
+        looked_at = set(services if concerned is None else concerned)
+        proving.want(done.unproven, looked_at - done.postponed)  # those have proved themselves and only wait
         self._leave(done)
 
     def _leave(self, done: Pass) -> None:
         """Do aside, or later, what the pass has left."""
         if done.reloaded:
             self._pace.reloaded()
-        again = self._clock.now() + HELD_PAUSE
-        self._held.update(dict.fromkeys(done.held, again))
+        now = self._clock.now()
+        self._held.update(dict.fromkeys(done.held, now + HELD_PAUSE))
+        self._held.update(dict.fromkeys(done.postponed, now + self._pace.wait()))
         for service in sorted(done.unsettled):
             self._settling.settle(service)
         self._project.wired.state.pass_done()
@@ -125,7 +127,7 @@ class Membership:
 
 
 class Pace:
-    """How soon the proxy may be reloaded again: AT_ONCE times without a pause, then once every ONE_MORE seconds."""
+    """How soon the proxy may be reloaded to add: AT_ONCE times without a pause, then once every ONE_MORE seconds."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -6,6 +6,7 @@ An implementation joins by a `Bench` and a line in BENCHES. What only the real e
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -115,6 +116,33 @@ def test_a_started_replica_runs_and_has_an_address(bench: Bench) -> None:
     assert replica.running
     assert list(replica.addresses.values()) != [""]
     assert len(replica.addresses) == 1
+
+
+def test_all_replicas_are_those_of_each_service(bench: Bench) -> None:
+    assert bench.engine.all_replicas() == {}
+    running(bench, 2)
+    bench.engine.create(bench.service, 1, None)
+    assert bench.engine.all_replicas() == {bench.service: bench.engine.replicas(bench.service)}
+
+
+def test_what_happens_to_a_service_is_a_hint(bench: Bench) -> None:
+    """Also what happened before anybody iterates; each of the three alone is enough to look again."""
+    (replica_id,) = bench.engine.create(bench.service, 1, None)
+    for change in (bench.engine.start, bench.die, bench.engine.remove):
+        watch = bench.engine.watch()
+        change(replica_id)
+        assert next(iter(watch)) == bench.service
+        watch.close()
+
+
+def test_a_watch_is_ended_from_another_thread(bench: Bench) -> None:
+    watch = bench.engine.watch()
+    closer = threading.Timer(0.2, watch.close)
+    closer.start()
+    assert list(watch) == []
+    closer.join()
+    watch.close()
+    assert list(watch) == []
 
 
 def test_inspect_agrees_with_the_list_and_knows_more(bench: Bench) -> None:

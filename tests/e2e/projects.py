@@ -42,6 +42,7 @@ events {{ worker_connections 4096; }}
 http {{
     {keepalive}
     client_header_timeout 10s;
+    proxy_connect_timeout 2s;
     include /etc/nginx/rollout.d/*.conf;
     access_log /dev/stdout rollout;
     map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
@@ -375,9 +376,8 @@ class Shop:
         generation = r"edge/rollout\.d/(gen-\d+|current)(/[\w-]+\.conf)?"
         odd = {n for n in names if not re.fullmatch(expected, n) and not re.fullmatch(generation, n)}
         generations = {n for n in names if re.fullmatch(r"edge/rollout\.d/gen-\d+", n)}
-        state = {
-            n for n in self.state_files() if not re.fullmatch(r"\.gitignore|project|proxy\.lock|locks/\w+\.lock", n)
-        }
+        kept = r"\.gitignore|project|proxy\.lock|locks/\w+\.lock|serve\.(lock|passed)"
+        state = {n for n in self.state_files() if not re.fullmatch(kept, n)}
         return odd | state | (generations if len(generations) > 2 else set())
 
     def old_workers(self) -> list[str]:

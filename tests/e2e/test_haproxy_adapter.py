@@ -100,6 +100,31 @@ def test_an_equal_switch_changes_nothing(edge: Edge, service: str, a: Upstream) 
     assert edge.file(service).stat() == before
 
 
+def test_several_services_and_one_that_is_refused(edge: Edge, a: Upstream, b: Upstream, tmp_path: Path) -> None:
+    names = [f"s{next(_numbers)}" for _ in range(3)]
+    broken = f'{{% if service == "{names[1]}" %}}\nno such line\n{{% endif %}}\n'
+    server = "{% for u in upstreams %}\n server {{ u.name }} {{ u.address }}\n{% endfor %}\n"
+    proxy = with_template(edge, tmp_path, "backend {{ service }}\n" + broken + server)
+    outcomes = proxy.switch_all([Pool(name, (a,)) for name in names])
+    assert [type(o) for o in outcomes] == [Switched, ProxyRejected, Switched]
+    assert [edge.answer(name) for name in (names[0], names[2])] == ["a", "a"]
+    assert not edge.file(names[1]).exists()
+    for name in names:
+        edge.file(name).unlink(missing_ok=True)
+
+
+def test_the_fingerprint_is_of_the_servers_in_rotation(edge: Edge, service: str, a: Upstream, b: Upstream) -> None:
+    proxy = edge.adapter()
+    before = proxy.fingerprints([service])[service]
+    assert edge.adapter().fingerprints([service])[service] == before
+    proxy._reach().runtime.run(f"set server {service}/{a.name} state maint")
+    assert proxy.fingerprints([service])[service] != before
+    proxy.switch_all([Pool(service, (a,))])
+    assert proxy.fingerprints([service])[service] == before
+    proxy.switch(Pool(service, (a, b)))
+    assert proxy.fingerprints([service])[service] != before
+
+
 def test_weights_are_live_without_a_reload(edge: Edge, service: str, a: Upstream, b: Upstream) -> None:
     proxy = edge.adapter()
     proxy.switch(Pool(service, (replace(a, weight=9), b)))

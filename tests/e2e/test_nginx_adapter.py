@@ -121,6 +121,71 @@ def test_a_switch_moves_the_traffic_and_nothing_of_the_others(edge: Edge) -> Non
     assert drained(adapter, switched, one) == InFlight(True)
 
 
+def test_several_services_are_one_reload(edge: Edge) -> None:
+    adapter, one, two = edge.adapter(), edge.app(1), edge.app(2)
+    first = adapter.switch_all([pool(one), pool(two, service="other")])
+    assert [s.reloaded for s in first if isinstance(s, Switched)] == [True, True]
+    assert (served_by(edge), served_by(edge, "other")) == ("1", "2")
+    assert len(list(edge.rendered.glob("gen-*"))) <= 2
+    workers = {p.pid for p in edge.process.processes()}
+    again = adapter.switch_all([pool(one), pool(two, service="other")])
+    assert [s.reloaded for s in again if isinstance(s, Switched)] == [False, False]
+    assert {p.pid for p in edge.process.processes()} == workers
+
+
+def test_a_service_that_nginx_refuses_takes_nothing_from_the_others(old_edge: Edge) -> None:
+    edge, one = old_edge, old_edge.app(1)
+    bad = '{% if service == "bad" %}no_such_directive on;{% endif %}\n' + PLAIN
+    adapter = templates(edge, bad)
+    pools = [pool(one, service=name) for name in ("web", "bad", "other", "more")]
+    outcomes = adapter.switch_all(pools)
+    assert [isinstance(o, Switched) for o in outcomes] == [True, False, True, True]
+    assert isinstance(outcomes[1], ProxyRejected)
+    assert any("no_such_directive" in line for line in outcomes[1].details)
+    assert (served_by(edge), served_by(edge, "other")) == ("1", "1")
+    assert [adapter.pool(name) is not None for name in ("web", "bad", "other", "more")] == [True, False, True, True]
+
+
+def test_a_configuration_that_is_broken_already_is_not_looked_for_in_the_pools(old_edge: Edge) -> None:
+    """The user's own file is at fault: all are refused by two tests, not by one for each."""
+    edge, one = old_edge, old_edge.app(1)
+    adapter = edge.adapter()
+    adapter.switch(pool(one))
+    (edge.directory / "nginx.conf").write_text((edge.directory / "nginx.conf").read_text() + "\nno_such_directive;\n")
+    tested: list[str] = []
+    real = adapter._program.test
+
+    def test(main: str) -> list[str]:
+        tested.append(main)
+        return real(main)
+
+    adapter._program.test = test  # type: ignore[method-assign]  # counted
+    adapter._program.forget()
+    outcomes = adapter.switch_all([pool(one, service=f"s{number}") for number in range(16)])
+    assert {type(o) for o in outcomes} == {ProxyRejected}
+    assert len(tested) == 2
+    assert served_by(edge) == "1"
+
+
+def test_its_fingerprint_changes_only_when_something_else_may_be_live(old_edge: Edge) -> None:
+    edge, one, two = old_edge, old_edge.app(1), old_edge.app(2)
+    adapter = edge.adapter()
+    adapter.switch(pool(one))
+    before, identity = adapter.fingerprints(["web", "other"]), adapter.identity()
+    assert set(before) == {"web", "other"}
+    adapter.switch(pool(two))
+    assert edge.adapter().fingerprints(["web", "other"]) == before
+    with adapter._ledger.hold():
+        adapter._ledger.update(pending=identity)
+    assert adapter.fingerprints(["web"])["web"] != before["web"]
+    (outcome,) = adapter.switch_all([pool(two)])
+    assert isinstance(outcome, Switched)
+    assert adapter.fingerprints(["web", "other"]) == before
+    docker("restart", "-t", "0", edge.name)
+    assert adapter.identity() != identity
+    assert adapter.fingerprints(["web"])["web"] != before["web"]
+
+
 def test_no_answer_comes_from_the_former_pool_once_a_switch_is_over(edge: Edge) -> None:
     adapter, one, two = edge.adapter(), edge.app(1), edge.app(2)
     for app, other in ((one, two), (two, one)) * 3:

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from rollout.controller import RECOVERY, Candidate, Controller, sync_once
 from rollout.deploy import Request, deploy
 from rollout.errors import RolloutError
 from rollout.events import Event, StepProgress
-from rollout.model import Pool, ReplicaState, RevisionKey, ServiceSettings, Strategy, Upstream
+from rollout.model import Health, Pool, ReplicaState, RevisionKey, ServiceSettings, Strategy, Upstream
 from rollout.receipt import Receipt
+from rollout.steps.readiness import why_unready
 from tests.simulation.fakes import Breakage, FakeClock, MemoryJournal, in_any_order, ports
 from tests.simulation.others import Others, picture
 from tests.simulation.scenario import V1, V2, V3, settings
@@ -101,6 +103,48 @@ class History:
         )
         return deploy(fresh, file.settings, request, self.events.append, lambda: self.interrupted)
 
+    # --- the sidecar
+
+    def follow(self, passes: int, happenings: list[Happening], *, sees_events: bool) -> str:
+        """A sidecar is started, looks at everything a few times and is stopped; as `server.membership` does it, with
+        its probes and its settling at once. `sees_events`: the engine's hints reach it."""
+        world = self.world
+        self.pending = sorted(happenings, key=lambda h: h.at)
+        world.calls, world.run_began, self.interrupted = 0, world.happened, False
+        outcome = "followed"
+        try:
+            self._follow(passes, sees_events=sees_events)
+        except Crash:
+            outcome = "crashed"
+        except RolloutError as error:
+            outcome = type(error).__name__
+        finally:
+            self.pending, self.breakage.armed, world.disk_full = [], "", False
+            self.done["port calls"] += world.calls
+        self.done[f"sidecars that ended: {outcome}"] += 1
+        return outcome
+
+    def _follow(self, passes: int, *, sees_events: bool) -> None:
+        own = ports(
+            self.world, self.journal, lambda config: _key_of(config, V1), self.breakage, in_any_order(self.world)
+        )
+
+        def proven(candidate: Candidate) -> bool:
+            look = (own.prober, candidate.settings, candidate.network, candidate.replica)
+            return why_unready(*look) is None
+
+        services = {name: file.settings for name, file in self.files.items()}
+        controller, watch = Controller(own, self.events.append, proven), own.engine.watch()
+        hinted: set[str] | None = set(services)
+        for _ in range(passes):
+            self.world.run_began = self.world.happened
+            done = controller.one_pass(services, hinted)
+            self.done["passes"] += 1
+            for service in sorted(done.unsettled):
+                sync_once(own, services[service], self.events.append, what=RECOVERY)
+            self.world.advance(0.5)
+            hinted = set(watch) if sees_events else None
+
     # --- what happens during a run
 
     def _happen(self) -> None:
@@ -185,6 +229,35 @@ class History:
         self.journal = MemoryJournal(self.clock)
 
     # --- the end
+
+    def calm_follow(self) -> None:
+        """Nothing is wrong any more and nobody interferes: two passes, and every pool is its ready replicas."""
+        self.others.heal()
+        self.world.advance(10.0)
+        outcome = self.follow(2, [], sees_events=True)
+        assert outcome == "followed", f"{outcome}\n{self.picture()}"
+        self.world.check()
+        for service in SERVICES:
+            assert self.world.disk[service] == self.world.loaded[service], self.picture()
+            record = self.journal.unfinished(service)
+            assert record is None or record.state == "paused", self.picture()
+            routed = {u.name for u in self.world.loaded[service].upstreams}
+            ready = {name_of(c) for c in self._ready_of(service)}
+            if ready:
+                assert routed == ready, self.picture()
+
+    def _ready_of(self, service: str) -> list[Container]:
+        """Which replicas take traffic by the rules: told here in other words than the program's."""
+        warm, live = self.journal.warm(service), self.journal.live(service)
+        resting = set(warm.replicas) if warm is not None else set()
+        routed = {u.name for u in self.world.disk[service].upstreams}
+        there = [c for c in self.others.of(service) if c.replica.id not in resting]
+        mine = [c for c in there if name_of(c) in routed or (live is not None and c.replica.key == live.key)]
+        if live is None:
+            keys = {c.replica.key for c in mine}
+            mine = [c for c in there if c.replica.key in keys]
+        unhealthy = Health.UNHEALTHY
+        return [c for c in mine or there if self.world.ready(c) and c.replica.health is not unhealthy]
 
     def calm_deploy(self, service: str, key: RevisionKey) -> None:
         """Nothing is wrong any more and nobody interferes: this must go through and leave the service in order."""

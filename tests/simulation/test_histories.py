@@ -111,6 +111,16 @@ class Histories(RuleBasedStateMachine):
         self._count()
         self.history.other(what, service, pick)
 
+    @rule(passes=st.integers(1, 6), meanwhile=happenings, events=st.booleans())
+    def a_sidecar_runs(self, passes: int, meanwhile: list[Happening], events: bool) -> None:
+        self._count()
+        self.history.follow(passes, meanwhile, sees_events=events)
+
+    @rule()
+    def a_calm_sidecar(self) -> None:
+        self._count()
+        self.history.calm_follow()
+
     @rule(forever=st.booleans())
     def old_workers_end(self, forever: bool) -> None:
         self._count()
@@ -161,3 +171,4 @@ def test_whatever_happens_the_guarantees_hold(number: int, capsys: pytest.Captur
     assert done["steps"] >= EXAMPLES * STEPS * 0.8
     assert done["runs that ended: deployed"] > done["runs"] * 0.1
     assert done["runs that ended: crashed"] > done["runs"] * 0.05
+    assert done["passes"] > done["sidecars that ended: crashed"] > 0

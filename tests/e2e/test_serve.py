@@ -1,0 +1,224 @@
+"""`rollout serve`: the pools follow the replicas, whatever people and crashes do to them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.projects import Container, Edge, Running, Shop, docker, eventually, project
+from tests.load import Failure, Load, Mix
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+EDGES = (Edge("nginx", "1.30"), Edge("haproxy", "3.0"))
+AT_ONCE = 0.5  # seconds after its process died in which a request that was inside is seen to have failed
+
+
+@contextlib.contextmanager
+def serving(shop: Shop) -> Iterator[Running]:
+    """The sidecar at work, and ended by one signal, well."""
+    sidecar = shop.spawn("serve")
+    try:
+        eventually(lambda: shop.rollout("serve", "--healthy", code=None).code == 0, "a healthy sidecar")
+        yield sidecar
+    finally:
+        sidecar.signal(signal.SIGTERM)
+        done = sidecar.end()
+        print(done.out)
+    assert done.code == 0, done
+    assert shop.rollout("serve", "--healthy", code=1).out == "no sidecar of this project runs\n"
+
+
+def started(shop: Shop) -> None:
+    """The first start of a project: the sidecar first, then everything else with plain Compose."""
+    shop.compose("up", "-d")
+    shop.wait_for_edge()
+    in_pool(shop)
+
+
+def addresses(found: list[Container]) -> set[str]:
+    return {f"{address}:8000" for c in found for address in c.addresses.values()}
+
+
+def in_pool(shop: Shop, replicas: int = 2) -> None:
+    """The pool is that many running replicas, and no other."""
+
+    def settled() -> bool:
+        running = shop.running()
+        return len(running) == replicas and shop.pool() == addresses(running)
+
+    eventually(settled, f"a pool of {replicas}")
+
+
+class Deaths:
+    """When something died, by the clock that the load uses."""
+
+    def __init__(self, shop: Shop) -> None:
+        self.shop = shop
+        self.at: list[tuple[float, float]] = []
+
+    @contextlib.contextmanager
+    def now(self) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.at.append((began, time.monotonic()))
+
+    def explain(self, failure: Failure) -> bool:
+        return any(began <= failure.monotonic <= ended + AT_ONCE for began, ended in self.at)
+
+
+def stop_and_start(shop: Shop, one: Container, deaths: Deaths) -> None:
+    with deaths.now():
+        docker("stop", one.id)
+    in_pool(shop, 1)
+    docker("start", one.id)
+
+
+def kill_and_start(shop: Shop, one: Container, deaths: Deaths) -> None:
+    with deaths.now():
+        docker("kill", one.id)
+    in_pool(shop, 1)
+    docker("start", one.id)
+
+
+def restart(_: Shop, one: Container, deaths: Deaths) -> None:
+    with deaths.now():
+        docker("restart", one.id)
+
+
+def crash_and_crash_again(shop: Shop, one: Container, deaths: Deaths) -> None:
+    """Its own restart policy brings it back each time."""
+    for _ in range(3):
+        pid = eventually(lambda: pid_of(one), "its process")
+        with deaths.now():
+            os.kill(pid, signal.SIGKILL)
+            eventually(partial(has_another, one, pid), "its death")
+
+
+def pid_of(one: Container) -> int:
+    """0 while it does not run."""
+    return int(docker("inspect", "-f", "{{.State.Pid}}", one.id))
+
+
+def has_another(one: Container, pid: int) -> bool:
+    return pid_of(one) != pid
+
+
+def scale_up_and_down(shop: Shop, _: Container, deaths: Deaths) -> None:
+    shop.compose("up", "-d", "--scale", "web=5", "web")
+    in_pool(shop, 5)
+    with deaths.now():
+        shop.compose("up", "-d", "--scale", "web=2", "web")
+
+
+HAPPENINGS: tuple[Callable[[Shop, Container, Deaths], None], ...] = (
+    restart, stop_and_start, kill_and_start, crash_and_crash_again, scale_up_and_down,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("edge", EDGES, ids=str)
+def test_only_what_was_inside_a_dead_replica_is_lost(edge: Edge, short_directory: Path) -> None:
+    logged = {"environment": {"LOG_REQUESTS": "/term/requests"}, "restart": "always"}
+    with project(edge, short_directory / "p", **logged) as shop, serving(shop):
+        started(shop)
+        deaths = Deaths(shop)
+        with shop.load() as load:
+            load.wait_for(50)
+            for happen in HAPPENINGS:
+                before = load.progress()["failed"]
+                happen(shop, shop.running()[-1], deaths)
+                in_pool(shop)
+                answered(load, 30)
+                print(f"{edge} {happen.__name__}: {load.progress()['failed'] - before} failed")
+            report = load.report()
+        inside = inside_the_dead(shop)
+        print(f"{edge}: {inside} requests were inside a replica when it died\n{report.describe()}")
+        unexplained = [f for f in report.failures if not deaths.explain(f)]
+        assert unexplained == [], f"{report.describe()}\n{shop.describe()}"
+        assert report.failed <= inside
+        shop.settled()
+
+
+def answered(load: Load, more: int) -> None:
+    load.wait_for(load.progress()["total"] + more)
+
+
+def inside_the_dead(shop: Shop) -> int:
+    """Requests that a replica had begun and never ended. What had only reached its socket it cannot tell when it is
+    killed: those it says at SIGTERM are counted too."""
+    log = (shop.directory / "term/requests").read_text().splitlines()
+    begun, ended = (sum(f'"event":"{what}"' in line for line in log) for what in ("begin", "end"))
+    unread = sum(line["in_flight"] for line in shop.term_lines())
+    return max(begun - ended, 0) + unread
+
+
+@pytest.mark.parametrize("edge", EDGES, ids=str)
+def test_when_all_are_restarted_only_their_absence_is_felt(edge: Edge, short_directory: Path) -> None:
+    """`docker compose restart` restarts all of a service at once: nobody can answer until one is back."""
+    with project(edge, short_directory / "p") as shop, serving(shop) as sidecar:
+        started(shop)
+        with shop.load(Mix(get=2, post=2, fresh=2)) as load:
+            load.wait_for(50)
+            absence = Deaths(shop)
+            with absence.now():
+                shop.compose("restart", "-t", "1", "web")
+                eventually(lambda: shop.answers() == "1", "an answer")
+            in_pool(shop)
+            answered(load, 50)
+            report = load.report()
+        print(f"{edge}: {report.describe()}")
+        assert [f for f in report.failures if not absence.explain(f)] == [], report.describe()
+        docker("stop", *(c.id for c in shop.running()))
+        sidecar.wait_for("warned", code="nothing-ready", service="web")
+        assert len(shop.pool()) == 2, "never an empty pool because of a doubt"
+        docker("start", *(c.id for c in shop.containers()))
+        in_pool(shop)
+        eventually(lambda: shop.answers() == "1", "an answer")
+
+
+@pytest.mark.parametrize("edge", EDGES, ids=str)
+def test_a_restarted_proxy_a_changed_file_and_a_dead_run(edge: Edge, short_directory: Path) -> None:
+    with project(edge, short_directory / "p") as shop, serving(shop) as sidecar:
+        refused = shop.rollout("serve", code=3)
+        assert f"has a sidecar already: pid {sidecar.process.pid}" in refused.err
+        started(shop)
+        shop.rollout("deploy", "web")
+
+        shop.compose("stop", "-t", "0", "edge")
+        docker("kill", shop.running()[0].id)
+        shop.compose("start", "edge")
+        shop.wait_for_edge()
+        in_pool(shop, 1)
+        docker("start", *(c.id for c in shop.containers()))
+        in_pool(shop)
+        eventually(lambda: shop.answers() == "1", "an answer")
+
+        good = (shop.directory / "compose.yaml").read_text()
+        (shop.directory / "compose.yaml").write_text("services: {")
+        sidecar.wait_for("warned", code="project-refused")
+        docker("restart", "-t", "0", shop.running()[0].id)
+        in_pool(shop)
+        (shop.directory / "compose.yaml").write_text(good)
+        sidecar.wait_for("notice", text="the project's files have changed and were read again")
+
+        with shop.load() as load:
+            load.wait_for(50)
+            shop.tag("2")
+            killed = shop.spawn("deploy", "web")
+            killed.wait_for("step_finished", step="switch")
+            killed.process.kill()
+            killed.end()
+            sidecar.wait_for("finished", service="web", outcome="deployed")
+            eventually(lambda: {c.state for c in shop.containers()} == {"running"}, "the old replicas' end")
+            in_pool(shop)
+            answered(load, 50)
+            report = load.report()
+        assert report.failed == 0, f"{report.describe()}\n{shop.describe()}"
+        assert shop.answers() == "2"
+        shop.settled()
