@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -155,7 +156,7 @@ def inside_the_dead(shop: Shop) -> int:
     log = (shop.directory / "term/requests").read_text().splitlines()
     begun, ended = (sum(f'"event":"{what}"' in line for line in log) for what in ("begin", "end"))
     unread = sum(line["in_flight"] for line in shop.term_lines())
-    return max(begun - ended, 0) + unread
+    return max(begun - ended, 0) + int(unread)
 
 
 @pytest.mark.parametrize("edge", EDGES, ids=str)
