@@ -52,6 +52,13 @@ class Wired:
 
         return preflight.findings(self.project, self.loaded.document, names)
 
+    def misplaced(self) -> Finding | None:
+        """What is wrong when this runs in a container that has the project at another path than the host. Raises
+        EngineError."""
+        from rollout.engines.docker.own import path_finding
+
+        return path_finding(self.connection, self.project.directory)
+
     def override(self, service: str, change: Callable[[ServiceSettings], ServiceSettings]) -> None:
         """Let the command line have its way with a service's settings."""
         services = dict(self.project.services)

@@ -52,6 +52,8 @@ def _proxy_findings(wired: Wired, services: tuple[str, ...]) -> list[Finding]:
 
     found: list[Finding] = []
     try:
+        if (misplaced := wired.misplaced()) is not None:
+            return [misplaced]  # what else is wrong with its mounts follows from it
         found += wired.proxy.findings()
         for name in services or tuple(wired.project.services):
             wired.proxy.network(wired.project.services[name])

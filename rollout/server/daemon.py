@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from rollout.compose import Options
-from rollout.errors import LockHeld
+from rollout.errors import LockHeld, UsageError
 from rollout.events import Notice
 from rollout.initial import make_loadable
 from rollout.lock import FileLock
@@ -23,6 +23,7 @@ from rollout.server.bus import Bus
 from rollout.server.membership import Membership
 from rollout.server.project import LiveProject
 from rollout.state import StateDirectory
+from rollout.wiring import Wired
 
 LOCK = "serve"  # a file of its own in the state directory, beside those of the services
 LATE = 30.0  # seconds; a sidecar that has not looked at the replicas for so long does not follow them
@@ -54,6 +55,7 @@ def serve(sidecar: Sidecar) -> None:
     with LiveProject(sidecar.options, sidecar.clock, sidecar.bus) as project:
         wired = project.wired
         with _alone(wired.state, wired.project.name, sidecar.clock):
+            _in_place(wired)
             make_loadable(wired, sidecar.bus)
             sidecar.bus(Notice("", f"serving project {wired.project.name}: {', '.join(wired.project.services)}"))
             _run(_parts(sidecar, project), sidecar.ended)
@@ -70,6 +72,12 @@ def why_not_healthy(state: StateDirectory, clock: Clock) -> str:
         return "the sidecar has not looked at the replicas yet"
     late = clock.wall() - last
     return f"the sidecar last looked at the replicas {late:.0f} s ago" if late > LATE else ""
+
+
+def _in_place(wired: Wired) -> None:
+    misplaced = wired.misplaced()
+    if misplaced is not None:
+        raise UsageError(misplaced.message, hint=misplaced.fix)
 
 
 def _parts(sidecar: Sidecar, project: LiveProject) -> Sequence[Part]:

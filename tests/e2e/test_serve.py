@@ -18,6 +18,7 @@ from tests.load import Failure, Load, Mix
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 EDGES = (Edge("nginx", "1.30"), Edge("haproxy", "3.0"))
+MIX = Mix.light()
 AT_ONCE = 0.5  # seconds after its process died in which a request that was inside is seen to have failed
 
 
@@ -71,7 +72,11 @@ class Deaths:
         self.at.append((began, time.monotonic()))
 
     def explain(self, failure: Failure) -> bool:
-        return any(began <= failure.monotonic <= ended + AT_ONCE for began, ended in self.at)
+        """One whose replica's network has gone with it hears nothing, and ends when its client gives up."""
+        waited = MIX.timeout if failure.cls == "timeout" else 0.0
+        longest = waited + (MIX.upload_seconds + AT_ONCE if waited else 0.0)
+        ended_at = failure.monotonic
+        return any(began <= ended_at - waited and ended_at - longest <= ended + AT_ONCE for began, ended in self.at)
 
 
 def stop_and_start(shop: Shop, one: Container, deaths: Deaths) -> None:
@@ -129,7 +134,7 @@ def test_only_what_was_inside_a_dead_replica_is_lost(edge: Edge, short_directory
     with project(edge, short_directory / "p", **logged) as shop, serving(shop):
         started(shop)
         deaths = Deaths(shop)
-        with shop.load() as load:
+        with shop.load(MIX) as load:
             load.wait_for(50)
             for happen in HAPPENINGS:
                 before = load.progress()["failed"]

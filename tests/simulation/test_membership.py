@@ -1,0 +1,114 @@
+"""The sidecar killed at every call of its pass, whatever it was following: the next one brings every pool in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from rollout.events import Notice, Warned
+from tests.simulation.history import SERVICES, VERSIONS, Happening, History
+
+CASES: dict[str, Callable[[History], None]] = {
+    "a replica has died": lambda h: h.other("stop", "web", 0),
+    "a replica came back elsewhere": lambda h: h.other("return elsewhere", "api", 1),
+    "two services have changed": lambda h: two_changes(h),
+    "more were started": lambda h: h.others.scale("web", VERSIONS[0], 4),
+    "all were recreated": lambda h: h.others.up("web", VERSIONS[1], 2),
+    "a run died in its switch": lambda h: interrupted_at(h, "switch"),
+    "a run died before its switch": lambda h: interrupted_at(h, "check"),
+}
+
+
+def history(*, everything: bool, seed: int) -> History:
+    return History(reload_loads_all=everything, healthchecks=False, seed=seed)
+
+
+def two_changes(h: History) -> None:
+    h.other("stop", "web", 0)
+    h.other("vanish", "api", 1)
+
+
+def interrupted_at(h: History, step: str) -> None:
+    """A deploy is killed as this step begins."""
+    seen = len(h.events)
+
+    def watch() -> None:
+        if any(getattr(event, "step", "") == step for event in h.events[seen:]):
+            h.pending = [Happening(0, "crash", 0)]
+        former()
+
+    former, h.world.on_tick = h.world.on_tick, watch
+    h.files["web"].key = VERSIONS[1]
+    assert h.run("web", VERSIONS[1], "deploy", [], force=False) == "crashed"
+    h.world.on_tick = former
+
+
+@pytest.mark.parametrize("everything", [True, False], ids=["nginx", "haproxy"])
+@pytest.mark.parametrize("case", CASES)
+def test_killed_anywhere_the_next_one_brings_it_in_order(case: str, everything: bool) -> None:
+    crashed = 0
+    for call in range(1, 400):
+        h = history(everything=everything, seed=call)
+        CASES[case](h)
+        h.world.advance(1.0)
+        outcome = h.follow(2, [Happening(call, "crash", 0)], sees_events=True)
+        h.calm_follow()
+        if outcome == "followed":
+            break
+        assert outcome == "crashed"
+        crashed += 1
+    assert 10 < crashed < 399
+
+
+@pytest.mark.parametrize("what", ["error", "answer lost", "disk full", "the config is refused"])
+def test_what_fails_is_done_by_a_later_pass(what: str) -> None:
+    for call in range(1, 60):
+        h = history(everything=True, seed=call)
+        h.other("stop", "web", 0)
+        h.follow(2, [Happening(call, what, 0)], sees_events=True)
+        h.calm_follow()
+
+
+def test_a_pass_in_which_nothing_has_changed_changes_nothing() -> None:
+    """The first confirms what it finds, whatever it is; those after it have nothing to do."""
+    changes = []
+    for passes in (1, 5):
+        h = history(everything=True, seed=1)
+        h.follow(passes, [], sees_events=True)
+        changes.append(h.world.changes)
+        assert h.events == []
+    assert changes[0] == changes[1]
+
+
+def test_that_nothing_is_ready_is_said_once_and_the_pool_stays() -> None:
+    h = history(everything=True, seed=1)
+    for container in h.others.of("web"):
+        h.others.stop(container)
+    before = dict(h.world.disk)
+    h.follow(6, [], sees_events=False)
+    assert [e.code for e in h.events if isinstance(e, Warned)] == ["nothing-ready"]
+    assert h.world.disk == before
+
+
+def test_a_refused_pool_is_said_once_for_each_service() -> None:
+    h = history(everything=True, seed=1)
+    h.other("stop", "web", 0)
+    h.follow(4, [Happening(1, "the config is refused", 0)], sees_events=False)
+    told = sorted((e.service, e.code) for e in h.events if isinstance(e, Warned))
+    assert told == [("api", "pool-refused"), ("web", "pool-refused")]
+    h.calm_follow()
+    assert [e.service for e in h.events if isinstance(e, Notice)] == ["web"]
+
+
+def test_a_paused_rollout_is_left_paused() -> None:
+    h = history(everything=True, seed=1)
+    interrupted_at(h, "switch")
+    record = h.journal.unfinished("web")
+    assert record is not None
+    h.journal.mark_state(record.id, state="paused")
+    before = {c.replica.id for c in h.others.of("web")}
+    h.calm_follow()
+    assert {c.replica.id for c in h.others.of("web")} == before
+    assert h.journal.unfinished("web") is not None
+    assert SERVICES[0] == "web"
