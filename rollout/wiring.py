@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,14 +67,15 @@ def wire(
     clock: Clock,
     emit: Sink,
     *,
+    config: str = "",
     environ: Mapping[str, str] | None = None,
     keeps_state: bool = True,
     meanwhile: Callable[[], object] = bool,
 ) -> Iterator[Wired]:
     """Load the project and make its ports; closed at the end of the block. `wanted` are services named by the user.
 
-    `keeps_state` False: for commands that only look; then nothing is created, not even the state directory. `meanwhile`
-    is called while Compose works.
+    `config`: a resolved project (YAML) instead of the files. `keeps_state` False: for commands that only look; then
+    nothing is created, not even the state directory. `meanwhile` is called while Compose works.
     Raises SpecError, UsageError, ComposeError, EngineError, StateError.
     """
     environ = os.environ if environ is None else environ
@@ -82,7 +84,8 @@ def wire(
 
     compose = Compose(options, environment=environ, keep_open=held_fds)
     with closing(Connection(clock, environ)) as connection:
-        loaded = compose.load(wanted, meanwhile=lambda: _warm_up(connection, meanwhile))
+        warm_up = partial(_warm_up, connection, meanwhile)
+        loaded = compose.adopt(config, meanwhile=warm_up) if config else compose.load(wanted, meanwhile=warm_up)
         project = _read(loaded, wanted, emit)
         state = StateDirectory.of(loaded.directory, environ)
         if keeps_state:
