@@ -43,6 +43,7 @@ class Wired:
     engine: DockerEngine
     process: ProxyProcess
     proxy: Nginx | HAProxy
+    journal: SqliteJournal
     lock: FileLock
     state: StateDirectory
     ports: Ports
@@ -181,7 +182,7 @@ def _assemble(
     proxy = _proxy(project, process, clock, str(state.proxy_lock))
     lock = FileLock(state.locks, clock)
     ports = Ports(engine, engine, proxy, Probes(engine, clock), journal, lock, clock, threads)
-    return Wired(project, loaded, compose, connection, engine, process, proxy, lock, state, ports)
+    return Wired(project, loaded, compose, connection, engine, process, proxy, journal, lock, state, ports)
 
 
 def _proxy(project: Project, process: ProxyProcess, clock: Clock, lock: str) -> Nginx | HAProxy:

@@ -11,14 +11,20 @@ from rollout.model import ServiceSettings, Strategy
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """`change` is what was asked for a service's settings; `wait_lock` in seconds."""
+    """`change` is what else was asked for a service's settings; `wait_lock` in seconds."""
 
     image: str = ""  # instead of the project's; of one service
     pull: str = "missing"  # always | missing | never
     build: bool = False
     force: bool = False
+    strategy: str = ""  # instead of the one in x-rollout
     wait_lock: float = 0.0
-    change: Callable[[ServiceSettings], ServiceSettings] = lambda settings: settings
+    change: Callable[[ServiceSettings], ServiceSettings] | None = None
+
+    def apply(self, settings: ServiceSettings) -> ServiceSettings:
+        """The settings as these wishes have them."""
+        changed = with_strategy(self.strategy)(settings)
+        return self.change(changed) if self.change else changed
 
     def refuse_for(self, wanted: Sequence[str]) -> None:
         """Raise UsageError for what cannot be meant of these services."""

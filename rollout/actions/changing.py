@@ -46,7 +46,7 @@ def prepare(wired: Wired, wanted: Sequence[str], wishes: Wishes) -> Prepared:
     wishes.refuse_for(wanted)
     names = targets.in_order(wired.loaded, wired.project, wanted)
     for name in names:
-        wired.override(name, wishes.change)
+        wired.override(name, wishes.apply)
     found = wired.findings(names)
     preflight.refuse(found)
     requests = [(name, _target(wired, name, wishes)) for name in names]

@@ -28,6 +28,22 @@ def history(wired: Wired, service: str | None, limit: int) -> list[dict[str, Any
     return [_rollout(record) for record in wired.ports.journal.history(service, limit)]
 
 
+def rollout(wired: Wired, number: int) -> dict[str, Any] | None:
+    """One rollout, None when there is none with this number."""
+    record = wired.journal.rollout(number)
+    return _rollout(record) if record else None
+
+
+def revisions(wired: Wired, service: str) -> list[dict[str, Any]]:
+    """The service's revisions, newest first."""
+    live = wired.ports.journal.live(service)
+    return [
+        {"revision": r.number, "image": r.image, **asdict(r.key), "created_at": r.created_at,
+         "live": live is not None and r.number == live.number}
+        for r in wired.ports.journal.revisions(service)
+    ]  # fmt: skip
+
+
 def check(wired: Wired, wanted: Sequence[str] = ()) -> dict[str, Any]:
     """Whether the project is safe to deploy (`ok`), what it consists of, and every finding."""
     found = [*wired.findings(wanted), *_proxy_findings(wired, wanted)]
@@ -73,10 +89,11 @@ def _replicas(
 ) -> list[dict[str, Any]]:
     numbers = {r.key: r.number for replica in replicas[:1] for r in wired.ports.journal.revisions(replica.service)}
     routed = routed_ids(pool, replicas)
-    addresses = {u.name: u.address for u in pool.upstreams} if pool else {}
+    upstreams = {u.name: u for u in pool.upstreams} if pool else {}
 
     def one(replica: Replica) -> dict[str, Any]:
         own = next(iter(replica.addresses.values()), "")
+        upstream = upstreams.get(upstream_name(replica))
         return {
             "name": replica.name,
             "id": replica.id,
@@ -84,8 +101,9 @@ def _replicas(
             "health": replica.health.value,
             "revision": numbers.get(replica.key),
             "image": replica.image,
-            "address": addresses.get(upstream_name(replica), own),
+            "address": upstream.address if upstream else own,
             "pool": "in" if replica.id in routed else "warm" if replica.id in warm else "out",
+            "weight": upstream.weight if upstream else 0,
         }
 
     return [one(replica) for replica in replicas]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -41,16 +41,26 @@ def command(
 
     Without SERVICE: every service with x-rollout, each after those it depends on, until one fails.
     """
-    from rollout.wishes import Wishes, with_strategy
+    from rollout.wishes import Wishes
 
     with session(ctx) as running:
-        deploy(running, services, Wishes(image, pull, build, force, wait_lock, with_strategy(strategy)))
+        deploy(running, services, Wishes(image, pull, build, force, strategy or "", wait_lock))
 
 
 def deploy(running: Session, wanted: Sequence[str], wishes: Wishes) -> None:
-    """Deploy the services, told as it goes."""
+    """Deploy the services, told as it goes; by the sidecar where there is one."""
     wishes.refuse_for(wanted)
     with running.project(wanted) as wired:
         from rollout import actions
+        from rollout.cli.sidecar import delegate
 
-        actions.deploy(wired, wanted, wishes, running.teller(wired), running.interruption)
+        def body() -> dict[str, Any]:
+            actions.prepare(wired, wanted, wishes)  # images are fetched here: with the user's credentials and builder
+            return {
+                "services": list(wanted), "image": wishes.image or None, "pull": "never", "force": wishes.force,
+                "strategy": wishes.strategy or None, "wait_lock": wishes.wait_lock, "config": wired.loaded.config,
+            }  # fmt: skip
+
+        # what else `docker rollout` can ask for, the API does not know
+        if wishes.change is not None or delegate(running, wired, "/v1/deploy", body) is None:
+            actions.deploy(wired, wanted, wishes, running.teller(wired), running.interruption)

@@ -8,7 +8,7 @@ import click
 
 from rollout.cli.moments import moment
 from rollout.cli.options import global_options
-from rollout.cli.session import session
+from rollout.cli.session import Session, session
 from rollout.cli.terminal import table
 
 
@@ -19,12 +19,28 @@ from rollout.cli.terminal import table
 @click.pass_context
 def command(ctx: click.Context, service: str | None, limit: int) -> None:
     """Past rollouts, newest first, with what they cost. `rollout rollback SERVICE --to N` takes a REVISION."""
-    wanted = (service,) if service else ()
-    with session(ctx) as running, running.project(wanted, looks_only=True) as wired:
+    with session(ctx) as running:
+        found = _by_sidecar(running, service, limit)
+        found = _here(running, service, limit) if found is None else found
+        running.show(found, lambda: _text(found))
+
+
+def _by_sidecar(running: Session, service: str | None, limit: int) -> list[dict[str, Any]] | None:
+    from urllib.parse import urlencode
+
+    from rollout.cli.sidecar import ask
+
+    found = ask(
+        running.said, "/v1/rollouts?" + urlencode({"limit": limit, **({"service": service} if service else {})})
+    )
+    return None if found is None else list(found["rollouts"])
+
+
+def _here(running: Session, service: str | None, limit: int) -> list[dict[str, Any]]:
+    with running.project((service,) if service else (), looks_only=True) as wired:
         from rollout import actions
 
-        found = actions.history(wired, service, limit)
-        running.show(found, lambda: _text(found))
+        return actions.history(wired, service, limit)
 
 
 def _text(rollouts: list[dict[str, Any]]) -> str:

@@ -78,7 +78,9 @@ def compatible(
     from rollout.wishes import Wishes
 
     with session(ctx) as running:
-        deploy(running, (service,), Wishes(change=_patience(timeout, wait, wait_after_healthy)))
+        patient = any(given is not None for given in (timeout, wait, wait_after_healthy))
+        change = _patience(timeout, wait, wait_after_healthy) if patient else None
+        deploy(running, (service,), Wishes(change=change))
 
 
 def _patience(

@@ -22,5 +22,8 @@ def command(ctx: click.Context, service: str, number: int | None, wait_lock: flo
     """
     with session(ctx) as running, running.project((service,)) as wired:
         from rollout import actions
+        from rollout.cli.sidecar import delegate
 
-        actions.rollback(wired, service, number, running.teller(wired), running.interruption, wait_lock=wait_lock)
+        body = {"to": number, "wait_lock": wait_lock, "config": wired.loaded.config}
+        if delegate(running, wired, f"/v1/services/{service}/rollback", lambda: body) is None:
+            actions.rollback(wired, service, number, running.teller(wired), running.interruption, wait_lock=wait_lock)

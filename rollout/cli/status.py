@@ -8,7 +8,7 @@ import click
 
 from rollout.cli.moments import moment
 from rollout.cli.options import global_options
-from rollout.cli.session import session
+from rollout.cli.session import Session, session
 from rollout.cli.terminal import table
 
 
@@ -18,11 +18,28 @@ from rollout.cli.terminal import table
 @click.pass_context
 def command(ctx: click.Context, services: tuple[str, ...]) -> None:
     """What runs, what takes traffic, who is at work. Touches nothing."""
-    with session(ctx) as running, running.project(services, looks_only=True) as wired:
+    with session(ctx) as running:
+        found = _by_sidecar(running, services) or _here(running, services)
+        running.show(found, lambda: _text(found))
+
+
+def _by_sidecar(running: Session, services: tuple[str, ...]) -> dict[str, Any] | None:
+    from rollout.cli.sidecar import ask
+
+    found = ask(running.said, "/v1/project")
+    if found is None:
+        return None
+    by_name = {one["service"]: one for one in found["services"]}
+    if not set(services) <= by_name.keys():
+        return None
+    return {**found, "services": [by_name[name] for name in services or by_name]}
+
+
+def _here(running: Session, services: tuple[str, ...]) -> dict[str, Any]:
+    with running.project(services, looks_only=True) as wired:
         from rollout import actions
 
-        found = actions.status(wired, services)
-        running.show(found, lambda: _text(found))
+        return actions.status(wired, services)
 
 
 def _text(found: dict[str, Any]) -> str:

@@ -20,8 +20,14 @@ def command(ctx: click.Context, services: tuple[str, ...], wait_lock: float) -> 
     """
     with session(ctx) as running, running.project(services) as wired:
         from rollout import actions
+        from rollout.cli.sidecar import delegate
 
-        pools = actions.sync(wired, services, running.report, running.interruption, wait_lock=wait_lock)
+        body = {"services": list(services), "wait_lock": wait_lock, "config": wired.loaded.config}
+        done = delegate(running, wired, "/v1/sync", lambda: body)
+        if done is not None:
+            pools = done["pools"]
+        else:
+            pools = actions.sync(wired, services, running.report, running.interruption, wait_lock=wait_lock)
         running.show({"event": "synced", "pools": pools}, lambda: _text(pools), indent=None)  # the last of its events
 
 

@@ -47,6 +47,7 @@ class Subscription:
         with self._arrived:
             self.closed = True
             self._arrived.notify_all()
+        self.woken()
 
     def put(self, numbered: Numbered) -> None:
         with self._arrived:
@@ -77,7 +78,7 @@ class Bus:
         """Let whoever listens look again, for a change that is not an event."""
         with self._lock:
             for subscription in self._subscriptions:
-                subscription.woken()
+                subscription.wake()
 
     @contextmanager
     def listening(self, after: int | None = None, woken: Callable[[], object] = bool) -> Iterator[Subscription]:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Protocol
 
 from rollout.compose import Options
-from rollout.errors import LockHeld
+from rollout.errors import LockHeld, UsageError
 from rollout.events import Notice
 from rollout.initial import make_loadable
 from rollout.lock import FileLock
 from rollout.ports import Clock
 from rollout.server.bus import Bus
+from rollout.server.listening import Tcp
 from rollout.server.membership import Membership
 from rollout.server.project import LiveProject
 from rollout.state import StateDirectory
@@ -46,6 +47,7 @@ class Sidecar:
     clock: Clock
     bus: Bus
     ended: SimpleQueue[BaseException | None]
+    tcp: Tcp = field(default_factory=Tcp)
 
 
 def serve(sidecar: Sidecar) -> None:
@@ -75,7 +77,18 @@ def why_not_healthy(state: StateDirectory, clock: Clock) -> str:
 def _parts(sidecar: Sidecar, project: LiveProject) -> Sequence[Part]:
     return [
         Membership(project, sidecar.clock, sidecar.bus),
+        *_answering(sidecar, project),
     ]
+
+
+def _answering(sidecar: Sidecar, project: LiveProject) -> Sequence[Part]:
+    try:
+        from rollout.server.http import assembly
+    except ImportError as error:
+        raise UsageError(
+            f"the sidecar needs packages that are not installed: {error.name}", hint="pip install 'rollout[server]'"
+        ) from error
+    return assembly.parts(sidecar.options, sidecar.clock, sidecar.bus, project.wired.state, sidecar.tcp)
 
 
 def _run(parts: Sequence[Part], ended: SimpleQueue[BaseException | None]) -> None:

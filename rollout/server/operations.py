@@ -18,7 +18,7 @@ from rollout.model import Strategy
 from rollout.ports import Clock, Lock
 from rollout.server.bus import Bus
 from rollout.wiring import Wired
-from rollout.wishes import Wishes, with_strategy
+from rollout.wishes import Wishes
 
 KINDS = ("deploy", "rollback", "sync")
 KEPT = 200  # ended operations that can still be asked for
@@ -58,8 +58,7 @@ class Asked:
         self.wishes().refuse_for(self.services)
 
     def wishes(self) -> Wishes:
-        change = with_strategy(self.strategy)
-        return Wishes(self.image, self.pull, self.build, self.force, self.wait_lock, change)
+        return Wishes(self.image, self.pull, self.build, self.force, self.strategy, self.wait_lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +138,12 @@ class ThreadOperations:
             jobs = list(self._jobs.values())
         for job in jobs:
             job.abort.set()
-        for job in jobs:
-            if job.thread is not None:
-                job.thread.join()
+        self.join()
+
+    def join(self) -> None:
+        """Wait until nothing is under way."""
+        with self._changed:
+            self._changed.wait_for(lambda: all(job.operation.ended for job in self._jobs.values()))
 
     def submit(self, asked: Asked) -> Operation:
         asked.refuse()
@@ -274,6 +276,9 @@ class _Queue:
             self._enter(stack, service, what, self._clock.now() + wait)
             self._begun()
             yield
+
+    def attempt(self, service: str, what: str) -> AbstractContextManager[bool]:
+        return self._lock.attempt(service, what)
 
     def _enter(self, stack: ExitStack, service: str, what: str, deadline: float) -> None:
         while True:
