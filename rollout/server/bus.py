@@ -78,7 +78,7 @@ class Bus:
         """Let whoever listens look again, for a change that is not an event."""
         with self._lock:
             for subscription in self._subscriptions:
-                subscription.wake()
+                subscription.woken()
 
     @contextmanager
     def listening(self, after: int | None = None, woken: Callable[[], object] = bool) -> Iterator[Subscription]:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -23,6 +24,7 @@ from rollout.server.bus import Bus
 from rollout.server.listening import Tcp
 from rollout.server.membership import Membership
 from rollout.server.project import LiveProject
+from rollout.server.tally import Tally, counting
 from rollout.state import StateDirectory
 
 LOCK = "serve"  # a file of its own in the state directory, beside those of the services
@@ -53,12 +55,13 @@ class Sidecar:
 def serve(sidecar: Sidecar) -> None:
     """Serve until told to end. Raises what a part raised, LockHeld when the project has a sidecar, and what
     `wiring.wire` raises: without a project there is nothing to begin with."""
-    with LiveProject(sidecar.options, sidecar.clock, sidecar.bus) as project:
+    tally = Tally()
+    with LiveProject(sidecar.options, sidecar.clock, sidecar.bus, partial(counting, tally=tally)) as project:
         wired = project.wired
         with _alone(wired.state, wired.project.name, sidecar.clock):
             make_loadable(wired, sidecar.bus)
             sidecar.bus(Notice("", f"serving project {wired.project.name}: {', '.join(wired.project.services)}"))
-            _run(_parts(sidecar, project), sidecar.ended)
+            _run(_parts(sidecar, project, tally), sidecar.ended)
             sidecar.bus(Notice("", "the sidecar has ended"))
 
 
@@ -74,21 +77,21 @@ def why_not_healthy(state: StateDirectory, clock: Clock) -> str:
     return f"the sidecar last looked at the replicas {late:.0f} s ago" if late > LATE else ""
 
 
-def _parts(sidecar: Sidecar, project: LiveProject) -> Sequence[Part]:
+def _parts(sidecar: Sidecar, project: LiveProject, tally: Tally) -> Sequence[Part]:
     return [
         Membership(project, sidecar.clock, sidecar.bus),
-        *_answering(sidecar, project),
+        *_answering(sidecar, project, tally),
     ]
 
 
-def _answering(sidecar: Sidecar, project: LiveProject) -> Sequence[Part]:
+def _answering(sidecar: Sidecar, project: LiveProject, tally: Tally) -> Sequence[Part]:
     try:
         from rollout.server.http import assembly
     except ImportError as error:
         raise UsageError(
             f"the sidecar needs packages that are not installed: {error.name}", hint="pip install 'rollout[server]'"
         ) from error
-    return assembly.parts(sidecar.options, sidecar.clock, sidecar.bus, project.wired.state, sidecar.tcp)
+    return assembly.parts(sidecar.options, sidecar.clock, sidecar.bus, project.wired.state, sidecar.tcp, tally)
 
 
 def _run(parts: Sequence[Part], ended: SimpleQueue[BaseException | None]) -> None:

@@ -52,7 +52,9 @@ class _Counting:
         except ProxyRejected:
             self._tally.add(refusals=1)
             raise
-        # the pools of one `switch_all` share their reload
-        several = done.values() if isinstance(done, dict) else done if isinstance(done, (list, tuple)) else (done,)
-        self._tally.add(reloads=int(any(isinstance(one, Switched) and one.reloaded for one in several)))
+        several = done if isinstance(done, list) else [done]
+        self._tally.add(
+            reloads=int(any(isinstance(one, Switched) and one.reloaded for one in several)),  # they share one
+            refusals=sum(isinstance(one, ProxyRejected) for one in several),
+        )
         return done

@@ -29,9 +29,11 @@ from rollout.state import StateDirectory
 from rollout.wiring import Wired, wire
 
 
-def parts(options: Options, clock: Clock, bus: Bus, state: StateDirectory, tcp: Tcp) -> tuple[ThreadOperations, Http]:
+def parts(
+    options: Options, clock: Clock, bus: Bus, state: StateDirectory, tcp: Tcp, tally: Tally
+) -> tuple[ThreadOperations, Http]:
     """Raises UsageError for files that `tcp` names and cannot be used."""
-    progress, tally = Progress(clock), Tally()
+    progress = Progress(clock)
 
     def tell(event: Event) -> None:
         progress(event)
