@@ -64,7 +64,7 @@ def _one_deploy(proxy: str, directory: Path, config: str) -> dict[str, float]:
     from rollout.plan import Observed
 
     spec.warm_up()
-    for module in ("wiring", "proxies.nginx", "proxies.haproxy", "engines.docker", "cli.deploy"):
+    for module in ("wiring", "proxies.nginx", "proxies.haproxy", "engines.docker", "actions"):
         import_module(f"rollout.{module}")
 
     def pool(project: Project, service: str, last: int) -> Pool:

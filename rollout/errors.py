@@ -17,7 +17,7 @@
     ├── NotUndone             5   failed and not fully undone; the hint says what to do
     └── Interrupted         130   a signal; the state is safe and the next run continues
 
-Any other exception is a fault of rollout's own: one line, a traceback only with -v, exit code 70.
+Any other exception is a fault of rollout's own (`Bug`): one line, a traceback only with -v, exit code 70.
 
 Raised anywhere, printed in one place (`cli`). `message` says what happened and to what, `hint` what to do next.
 """
@@ -64,6 +64,11 @@ class RolloutError(Exception):
         self.message = message
         self.hint = hint
         self.details = tuple(details)
+
+    @property
+    def kind(self) -> str:
+        """The class's name, stable; what programs tell errors apart by."""
+        return type(self).__name__
 
 
 class UsageError(RolloutError):
@@ -151,3 +156,15 @@ class Interrupted(RolloutError):
     """A signal asked us to end; the state is safe and the next run continues."""
 
     exit_code = ExitCode.INTERRUPTED
+
+
+class Bug(RolloutError):
+    """Something that must not happen. Made where an exception ends, never raised on purpose."""
+
+    exit_code = ExitCode.BUG
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(
+            f"this is a bug in rollout: {type(cause).__name__}: {cause}",
+            hint="please report it, with what the same command says with -v; the next run continues from here",
+        )

@@ -6,7 +6,7 @@ Every event is a frozen value; `service` is always set. Durations in seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -125,5 +125,20 @@ Sink = Callable[[Event], None]
 
 def kind(event: Event) -> str:
     """`StepStarted` → `step_started`."""
-    name = type(event).__name__
-    return "".join(("_" + c.lower()) if c.isupper() else c for c in name).lstrip("_")
+    return kind_of(type(event))
+
+
+def kind_of(kind: type[Event]) -> str:
+    return "".join(("_" + c.lower()) if c.isupper() else c for c in kind.__name__).lstrip("_")
+
+
+def from_json(data: Mapping[str, Any]) -> Event | None:
+    """The event that `as_json` made this of, keys that are not its own left out; None for a kind that is not known."""
+    known = {kind_of(one): one for one in Event.__subclasses__()}
+    found = known.get(str(data.get("event")))
+    if found is None:
+        return None
+    names = {one.name for one in fields(found)}
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key in names}
+    made: Event = found(**values)  # type: ignore[arg-type]  # whatever its fields are
+    return made

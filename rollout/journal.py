@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -176,6 +176,18 @@ class SqliteJournal:
             "SELECT * FROM rollout WHERE ?1 IS NULL OR service = ?1 ORDER BY id DESC LIMIT ?2", (service, limit)
         )
         return [self._record(row) for row in rows]
+
+    def rollout(self, number: int) -> RolloutRecord | None:
+        rows = self._read("SELECT * FROM rollout WHERE id = ?", (number,))
+        return self._record(rows[0]) if rows else None
+
+    def outcomes(self, known: Container[int] = ()) -> Iterator[tuple[int, str, str, dict[str, Any]]]:
+        """Ended rollouts that are not `known`: number, service, outcome, receipt."""
+        marks = ",".join("?" * len(UNFINISHED))
+        for row in self._read(f"SELECT id FROM rollout WHERE state NOT IN ({marks})", UNFINISHED):  # noqa: S608
+            if row["id"] not in known:
+                (one,) = self._read("SELECT service, state, receipt FROM rollout WHERE id = ?", (row["id"],))
+                yield row["id"], one["service"], one["state"], json.loads(one["receipt"])
 
     def close(self) -> None:
         if self._connection is not None:

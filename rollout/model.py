@@ -163,11 +163,12 @@ class Counters:
 @dataclass(frozen=True, slots=True)
 class Counted:
     """Counters by upstream address (`ip:port`) since a marker. `missing` says why there are none, empty when there
-    are.
+    are. `seconds` that those requests took together, where the proxy tells it.
     """
 
     by_address: Mapping[str, Counters] = field(default_factory=dict)
     missing: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +303,14 @@ class ProxySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookSettings:
+    """What a signed request may deploy: images that match one of the patterns (`*` stands for anything)."""
+
+    secret_file: str  # absolute host path
+    images: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """A Compose project as `docker compose config` resolved it. `services` are those with `x-rollout`."""
 
@@ -310,3 +319,4 @@ class Project:
     proxy: ProxySettings
     services: Mapping[str, ServiceSettings]
     config: str  # the resolved YAML
+    webhook: WebhookSettings | None = None

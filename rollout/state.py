@@ -35,6 +35,11 @@ class StateDirectory:
     def proxy_lock(self) -> Path:
         return self.path / "proxy.lock"
 
+    @property
+    def socket(self) -> Path:
+        """Where a sidecar is spoken to."""
+        return self.path / "api.sock"
+
     def pass_done(self) -> None:
         """The sidecar has looked at every replica. Raises nothing: a full disk is told elsewhere."""
         with suppress(OSError):

@@ -35,7 +35,7 @@ def deploy_target(loaded: LoadedProject, project: Project, service: str, images:
     """What the Compose files say now. Raises ImageNotFound."""
     reference = image_reference(project, service)
     key = RevisionKey(loaded.hashes[service], _image_id(images, service, reference))
-    return Request(project.name, key, reference, loaded.config)
+    return Request(project.name, key, reference, loaded.config, from_files=loaded.from_files)
 
 
 def with_other_image(loaded: LoadedProject, service: str, reference: str) -> str:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,7 @@ class Wired:
     engine: DockerEngine
     process: ProxyProcess
     proxy: Nginx | HAProxy
+    journal: SqliteJournal
     lock: FileLock
     state: StateDirectory
     ports: Ports
@@ -73,14 +75,15 @@ def wire(
     clock: Clock,
     emit: Sink,
     *,
+    config: str = "",
     environ: Mapping[str, str] | None = None,
     keeps_state: bool = True,
     meanwhile: Callable[[], object] = bool,
 ) -> Iterator[Wired]:
     """Load the project and make its ports; closed at the end of the block. `wanted` are services named by the user.
 
-    `keeps_state` False: for commands that only look; then nothing is created, not even the state directory. `meanwhile`
-    is called while Compose works.
+    `config`: a resolved project (YAML) instead of the files. `keeps_state` False: for commands that only look; then
+    nothing is created, not even the state directory. `meanwhile` is called while Compose works.
     Raises SpecError, UsageError, ComposeError, EngineError, StateError.
     """
     environ = os.environ if environ is None else environ
@@ -89,7 +92,8 @@ def wire(
 
     compose = Compose(options, environment=environ, keep_open=held_fds)
     with closing(Connection(clock, environ)) as connection:
-        loaded = compose.load(wanted, meanwhile=lambda: _warm_up(connection, meanwhile))
+        warm_up = partial(_warm_up, connection, meanwhile)
+        loaded = compose.adopt(config, meanwhile=warm_up) if config else compose.load(wanted, meanwhile=warm_up)
         project = _read(loaded, wanted, emit)
         state = StateDirectory.of(loaded.directory, environ)
         if keeps_state:
@@ -185,7 +189,7 @@ def _assemble(
     proxy = _proxy(project, process, clock, str(state.proxy_lock))
     lock = FileLock(state.locks, clock)
     ports = Ports(engine, engine, proxy, Probes(engine, clock), journal, lock, clock, threads)
-    return Wired(project, loaded, compose, connection, engine, process, proxy, lock, state, ports)
+    return Wired(project, loaded, compose, connection, engine, process, proxy, journal, lock, state, ports)
 
 
 def _proxy(project: Project, process: ProxyProcess, clock: Clock, lock: str) -> Nginx | HAProxy:

@@ -1,10 +1,9 @@
-"""rollout deploy, and what `rollback` and `docker rollout` share with it."""
+"""rollout deploy, and what `docker rollout` shares with it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,25 +11,10 @@ from rollout.cli.options import as_seconds, global_options
 from rollout.cli.session import Session, session
 
 if TYPE_CHECKING:
-    from rollout.deploy import Request
-    from rollout.events import Event, Sink
-    from rollout.model import Finding, ServiceSettings
-    from rollout.wiring import Wired
+    from rollout.wishes import Wishes
 
 STRATEGIES = ("rolling", "blue-green", "recreate")
 PULL = ("always", "missing", "never")
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """The options of a deploy. `change` is what the command line makes of a service's settings."""
-
-    image: str = ""
-    pull: str = "missing"
-    build: bool = False
-    force: bool = False
-    wait_lock: float = 0.0
-    change: Callable[[ServiceSettings], ServiceSettings] = lambda settings: settings
 
 
 @click.command()
@@ -57,88 +41,26 @@ def command(
 
     Without SERVICE: every service with x-rollout, each after those it depends on, until one fails.
     """
+    from rollout.wishes import Wishes
+
     with session(ctx) as running:
-        deploy(running, services, Wishes(image, pull, build, force, wait_lock, with_strategy(strategy)))
-
-
-def with_strategy(name: str | None) -> Callable[[ServiceSettings], ServiceSettings]:
-    from rollout.model import Strategy
-
-    return lambda settings: replace(settings, strategy=Strategy(name)) if name else settings
+        deploy(running, services, Wishes(image, pull, build, force, strategy or "", wait_lock))
 
 
 def deploy(running: Session, wanted: Sequence[str], wishes: Wishes) -> None:
-    """Deploy the services in order, up to the first failure. Faults of all of them are told before any is touched."""
-    _fitting(wanted, wishes)
+    """Deploy the services, told as it goes; by the sidecar where there is one."""
+    wishes.refuse_for(wanted)
     with running.project(wanted) as wired:
-        from rollout import preflight
-        from rollout.targets import in_order
+        from rollout import actions
+        from rollout.cli.sidecar import delegate
 
-        names = in_order(wired.loaded, wired.project, wanted)
-        for name in names:
-            wired.override(name, wishes.change)
-        found = wired.findings(names)
-        preflight.refuse(found)
-        emit = with_findings(running, wired, found)
-        requests = [target(wired, name, wishes) for name in names]
-        for position, (name, request) in enumerate(zip(names, requests, strict=True)):
-            running.stop_if_interrupted(names[position:])
-            roll(running, wired, name, replace(request, force=wishes.force, wait_lock=wishes.wait_lock), emit)
+        def body() -> dict[str, Any]:
+            actions.prepare(wired, wanted, wishes)  # images are fetched here: with the user's credentials and builder
+            return {
+                "services": list(wanted), "image": wishes.image or None, "pull": "never", "force": wishes.force,
+                "strategy": wishes.strategy or None, "wait_lock": wishes.wait_lock, "config": wired.loaded.config,
+            }  # fmt: skip
 
-
-def with_findings(running: Session, wired: Wired, found: Sequence[Finding] = ()) -> Sink:
-    """The report, with what the proxy's configuration would lose (and `found`) as warnings, and replicas by name."""
-    from rollout.report.naming import Naming
-    from rollout.report.relay import Relay
-
-    relay = Relay(running.report, lambda: [*found, *wired.proxy.findings()])
-    return relay if running.said.json else Naming(relay, wired.ports.engine.replicas)
-
-
-def roll(running: Session, wired: Wired, service: str, request: Request, emit: Sink) -> None:
-    """One service to its target."""
-    from rollout.deploy import deploy as carry_out
-
-    def told(event: Event) -> None:
-        running.interruption.follow(event)
-        emit(event)
-
-    carry_out(wired.ports, wired.project.services[service], request, told, running.interruption)
-
-
-def target(wired: Wired, service: str, wishes: Wishes) -> Request:
-    """What is to be deployed, its image fetched as wished. Raises ImageNotFound, ComposeError."""
-    from rollout import targets
-
-    loaded, project, images = wired.loaded, wired.project, wired.ports.images
-    if wishes.image:
-        config = targets.with_other_image(loaded, service, wishes.image)
-        _fetch(wired, service, wishes.image, config, wishes)
-        return targets.image_target(loaded, project, service, wishes.image, images, wired.compose.hashes)
-    _fetch(wired, service, targets.image_reference(project, service), None, wishes)
-    return targets.deploy_target(loaded, project, service, images)
-
-
-def _fetch(wired: Wired, service: str, reference: str, config: str | None, wishes: Wishes) -> None:
-    images = wired.ports.images
-    built = "build" in wired.loaded.document["services"][service] and config is None
-    missing = images.image_id(reference) is None
-    if wishes.build or (built and missing and wishes.pull == "missing"):
-        images.build(service)
-    elif wishes.pull == "always" or (missing and wishes.pull == "missing"):
-        images.pull(service, config)
-
-
-def _fitting(wanted: Sequence[str], wishes: Wishes) -> None:
-    from rollout.errors import UsageError
-    from rollout.spec.faults import Refused
-    from rollout.spec.values import image
-
-    if wishes.image and len(wanted) != 1:
-        raise UsageError("--image needs exactly one SERVICE", hint="rollout deploy SERVICE --image REF")
-    if wishes.image and wishes.build:
-        raise UsageError("--image and --build exclude each other", hint="name the image, or let Compose build its own")
-    try:
-        image(wishes.image or "none")
-    except Refused as error:
-        raise UsageError(f"--image: {error.message}", hint=error.hint) from error
+        # what else `docker rollout` can ask for, the API does not know
+        if wishes.change is not None or delegate(running, wired, "/v1/deploy", body) is None:
+            actions.deploy(wired, wanted, wishes, running.teller(wired), running.interruption)

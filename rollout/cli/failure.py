@@ -10,7 +10,7 @@ import click
 
 from rollout.cli.options import Globals
 from rollout.cli.terminal import colors
-from rollout.errors import ExitCode, Interrupted, RolloutError, UsageError
+from rollout.errors import Bug, Interrupted, RolloutError, UsageError
 
 
 def tell(error: BaseException, said: Globals) -> int:
@@ -31,18 +31,6 @@ def tell(error: BaseException, said: Globals) -> int:
     return error.exit_code
 
 
-class Bug(RolloutError):
-    """Something that must not happen."""
-
-    exit_code = ExitCode.BUG
-
-    def __init__(self, cause: BaseException) -> None:
-        super().__init__(
-            f"this is a bug in rollout: {type(cause).__name__}: {cause}",
-            hint="please report it, with what the same command says with -v; the next run continues from here",
-        )
-
-
 def _usage(error: click.ClickException) -> UsageError:
     context = getattr(error, "ctx", None)
     hint = f"`{context.command_path} --help` shows how" if context is not None else ""
@@ -61,10 +49,9 @@ def _as_text(error: RolloutError, said: Globals) -> None:
 
 
 def _as_json(error: RolloutError) -> None:
-    name = "Bug" if isinstance(error, Bug) else type(error).__name__
     told = {
         "event": "error",
-        "error": name,
+        "error": error.kind,
         "message": error.message,
         "details": list(error.details),
         "hint": error.hint,

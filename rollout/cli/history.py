@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from rollout.cli.moments import moment
 from rollout.cli.options import global_options
-from rollout.cli.session import session
+from rollout.cli.session import Session, session
 from rollout.cli.terminal import table
-
-if TYPE_CHECKING:
-    from rollout.ports import RolloutRecord
 
 
 @click.command()
@@ -22,49 +19,54 @@ if TYPE_CHECKING:
 @click.pass_context
 def command(ctx: click.Context, service: str | None, limit: int) -> None:
     """Past rollouts, newest first, with what they cost. `rollout rollback SERVICE --to N` takes a REVISION."""
-    wanted = (service,) if service else ()
-    with session(ctx) as running, running.project(wanted, looks_only=True) as wired:
-        records = wired.ports.journal.history(service, limit)
-        running.show([_as_json(r) for r in records], lambda: _text(records))
+    with session(ctx) as running:
+        found = _by_sidecar(running, service, limit)
+        found = _here(running, service, limit) if found is None else found
+        running.show(found, lambda: _text(found))
 
 
-def _as_json(record: RolloutRecord) -> dict[str, Any]:
-    return {
-        "rollout": record.id,
-        "service": record.service,
-        "what": record.what,
-        "state": record.state,
-        "strategy": record.strategy,
-        "revision": record.target.number,
-        "image": record.target.image,
-        "started_at": record.started_at,
-        "receipt": dict(record.receipt),
-    }
+def _by_sidecar(running: Session, service: str | None, limit: int) -> list[dict[str, Any]] | None:
+    from urllib.parse import urlencode
+
+    from rollout.cli.sidecar import ask
+
+    found = ask(
+        running.said, "/v1/rollouts?" + urlencode({"limit": limit, **({"service": service} if service else {})})
+    )
+    return None if found is None else list(found["rollouts"])
 
 
-def _text(records: list[RolloutRecord]) -> str:
-    if not records:
+def _here(running: Session, service: str | None, limit: int) -> list[dict[str, Any]]:
+    with running.project((service,) if service else (), looks_only=True) as wired:
+        from rollout import actions
+
+        return actions.history(wired, service, limit)
+
+
+def _text(rollouts: list[dict[str, Any]]) -> str:
+    if not rollouts:
         return "no rollout yet"
     head = ("ROLLOUT", "STARTED", "SERVICE", "WHAT", "REVISION", "OUTCOME", "TOOK", "REQUESTS", "IMAGE")
-    return table([head, *map(_row, records)])
+    return table([head, *map(_row, rollouts)])
 
 
-def _row(record: RolloutRecord) -> tuple[str, ...]:
+def _row(rollout: dict[str, Any]) -> tuple[str, ...]:
     from rollout.receipt import Receipt
     from rollout.report.words import duration
 
-    receipt = Receipt.from_json(record.receipt) if record.receipt else None
-    was = f" (was {receipt.previous})" if receipt and receipt.previous not in (None, record.target.number) else ""
+    receipt = Receipt.from_json(rollout["receipt"]) if rollout["receipt"] else None
+    revision = rollout["revision"]
+    was = f" (was {receipt.previous})" if receipt and receipt.previous not in (None, revision) else ""
     return (
-        str(record.id),
-        moment(record.started_at),
-        record.service,
-        record.what,
-        f"{record.target.number}{was}",
-        record.state,
+        str(rollout["rollout"]),
+        moment(rollout["started_at"]),
+        rollout["service"],
+        rollout["what"],
+        f"{revision}{was}",
+        rollout["state"],
         duration(receipt.seconds) if receipt else "-",
         _requests(receipt) if receipt else "-",
-        record.target.image,
+        rollout["image"],
     )
 
 

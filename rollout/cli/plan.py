@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rollout.cli.deploy import STRATEGIES, with_strategy
+from rollout.cli.deploy import STRATEGIES
 from rollout.cli.options import global_options
 from rollout.cli.session import Session, session
 
@@ -30,6 +30,7 @@ def command(
     with session(ctx) as running, running.project(services, looks_only=True) as wired:
         from rollout import preflight
         from rollout.targets import in_order
+        from rollout.wishes import with_strategy
 
         names = in_order(wired.loaded, wired.project, services)
         for name in names:

@@ -12,7 +12,7 @@ import click
 
 from rollout import __version__
 from rollout.cli import run
-from rollout.cli.deploy import Wishes, deploy
+from rollout.cli.deploy import deploy
 from rollout.cli.options import plugin_options
 from rollout.cli.program import VERBS, program
 from rollout.cli.session import session
@@ -75,8 +75,12 @@ def compatible(
             "--pre-stop-hook is not supported",
             hint="leave it out: old containers are drained before they are stopped; Compose's own `pre_stop` hooks run",
         )
+    from rollout.wishes import Wishes
+
     with session(ctx) as running:
-        deploy(running, (service,), Wishes(change=_patience(timeout, wait, wait_after_healthy)))
+        patient = any(given is not None for given in (timeout, wait, wait_after_healthy))
+        change = _patience(timeout, wait, wait_after_healthy) if patient else None
+        deploy(running, (service,), Wishes(change=change))
 
 
 def _patience(

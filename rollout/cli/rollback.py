@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import click
 
-from rollout.cli.deploy import roll, with_findings
 from rollout.cli.options import as_seconds, global_options
 from rollout.cli.session import session
 
@@ -24,9 +21,9 @@ def command(ctx: click.Context, service: str, number: int | None, wait_lock: flo
     The Compose file is left alone: put the old version into it as well, or the next deploy brings the new one back.
     """
     with session(ctx) as running, running.project((service,)) as wired:
-        from rollout.targets import choose_revision, rollback_target
+        from rollout import actions
+        from rollout.cli.sidecar import delegate
 
-        ports = wired.ports
-        revision = choose_revision(ports.journal, service, number)
-        request = rollback_target(wired.project, revision, ports.images, ports.engine, wired.compose.hashes)
-        roll(running, wired, service, replace(request, wait_lock=wait_lock), with_findings(running, wired))
+        body = {"to": number, "wait_lock": wait_lock, "config": wired.loaded.config}
+        if delegate(running, wired, f"/v1/services/{service}/rollback", lambda: body) is None:
+            actions.rollback(wired, service, number, running.teller(wired), running.interruption, wait_lock=wait_lock)

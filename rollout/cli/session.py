@@ -16,6 +16,7 @@ from rollout.cli.options import Globals, gathered
 
 if TYPE_CHECKING:
     from rollout.compose import Options
+    from rollout.events import Event, Sink
     from rollout.ports import Clock, Lock
     from rollout.report.sinks import Report
     from rollout.signals import Interruption
@@ -38,11 +39,13 @@ class Session:
         options = compose_options(self.said)
         live = terminal.style(self.said).live and not looks_only
 
-        def draw_soon() -> None:
+        def needed_soon() -> None:
+            import rollout.actions  # noqa: F401
+
             if live:
                 import rich.live  # noqa: F401
 
-        with wire(options, wanted, self.clock, self.report, keeps_state=not looks_only, meanwhile=draw_soon) as wired:
+        with wire(options, wanted, self.clock, self.report, keeps_state=not looks_only, meanwhile=needed_soon) as wired:
             wired.ports = replace(wired.ports, lock=_Guarding(wired.ports.lock, self.interruption))
             yield wired
 
@@ -51,12 +54,17 @@ class Session:
         self.report.close()
         click.echo(json.dumps(data, indent=indent) if self.said.json else text())
 
-    def stop_if_interrupted(self, left: Sequence[str]) -> None:
-        """Between two services. Raises Interrupted."""
-        from rollout.errors import Interrupted
+    def teller(self, wired: Wired) -> Sink:
+        """Where a rollout's events go: the report, with replicas by name where people read it."""
+        from rollout.report.naming import Naming
 
-        if self.interruption() and left:
-            raise Interrupted(f"interrupted before {', '.join(left)}: not begun")
+        show = self.report if self.said.json else Naming(self.report, wired.ports.engine.replicas)
+
+        def told(event: Event) -> None:
+            self.interruption.follow(event)
+            show(event)
+
+        return told
 
 
 def compose_options(said: Globals) -> Options:

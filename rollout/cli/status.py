@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from rollout.cli.moments import moment
 from rollout.cli.options import global_options
-from rollout.cli.session import session
+from rollout.cli.session import Session, session
 from rollout.cli.terminal import table
-
-if TYPE_CHECKING:
-    from rollout.model import Pool, Replica
-    from rollout.wiring import Wired
 
 
 @click.command()
@@ -24,76 +18,28 @@ if TYPE_CHECKING:
 @click.pass_context
 def command(ctx: click.Context, services: tuple[str, ...]) -> None:
     """What runs, what takes traffic, who is at work. Touches nothing."""
-    with session(ctx) as running, running.project(services, looks_only=True) as wired:
-        names = services or tuple(wired.project.services)
-        found = {
-            "project": wired.project.name,
-            "proxy": {"type": wired.project.proxy.type.value, "where": wired.process.describe(), **_proxy(wired)},
-            "services": [service_status(wired, name) for name in names],
-        }
+    with session(ctx) as running:
+        found = _by_sidecar(running, services) or _here(running, services)
         running.show(found, lambda: _text(found))
 
 
-def service_status(wired: Wired, service: str) -> dict[str, Any]:
-    """Everything known of a service, JSON-able."""
-    from rollout.targets import live_revision
+def _by_sidecar(running: Session, services: tuple[str, ...]) -> dict[str, Any] | None:
+    from rollout.cli.sidecar import ask
 
-    ports = wired.ports
-    replicas, pool = ports.engine.replicas(service), ports.proxy.pool(service)
-    live = live_revision(ports.journal, service, replicas, pool)
-    warm, unfinished = ports.journal.warm(service), ports.journal.unfinished(service)
-    return {
-        "service": service,
-        "live": {"revision": live.number, "image": live.image, **asdict(live.key)} if live else None,
-        "wanted": wired.project.services[service].replicas,
-        "replicas": _replicas(wired, replicas, pool, frozenset(warm.replicas if warm else ())),
-        "warm": {"revision": warm.revision, "until": warm.until} if warm else None,
-        "unfinished": _unfinished(unfinished),
-        "lock": wired.lock.holder(service),
-    }
-
-
-def _unfinished(record: Any) -> dict[str, Any] | None:
-    if record is None:
+    found = ask(running.said, "/v1/project")
+    if found is None:
         return None
-    revision = record.target.number
-    return {"rollout": record.id, "what": record.what, "state": record.state, "revision": revision,
-            "since": record.started_at}  # fmt: skip
+    by_name = {one["service"]: one for one in found["services"]}
+    if not set(services) <= by_name.keys():
+        return None
+    return {**found, "services": [by_name[name] for name in services or by_name]}
 
 
-def _proxy(wired: Wired) -> dict[str, Any]:
-    from rollout.errors import ProxyUnreachable
+def _here(running: Session, services: tuple[str, ...]) -> dict[str, Any]:
+    with running.project(services, looks_only=True) as wired:
+        from rollout import actions
 
-    try:
-        wired.process.identity()
-    except ProxyUnreachable as error:
-        return {"running": False, "reason": error.message}
-    return {"running": True, "where": wired.process.describe()}
-
-
-def _replicas(
-    wired: Wired, replicas: Sequence[Replica], pool: Pool | None, warm: frozenset[str]
-) -> list[dict[str, Any]]:
-    from rollout.steps.run import routed_ids, upstream_name
-
-    numbers = {r.key: r.number for replica in replicas[:1] for r in wired.ports.journal.revisions(replica.service)}
-    routed = routed_ids(pool, replicas)
-    addresses = {u.name: u.address for u in pool.upstreams} if pool else {}
-
-    def one(replica: Replica) -> dict[str, Any]:
-        own = next(iter(replica.addresses.values()), "")
-        return {
-            "name": replica.name,
-            "id": replica.id,
-            "state": replica.state.value,
-            "health": replica.health.value,
-            "revision": numbers.get(replica.key),
-            "image": replica.image,
-            "address": addresses.get(upstream_name(replica), own),
-            "pool": "in" if replica.id in routed else "warm" if replica.id in warm else "out",
-        }
-
-    return [one(replica) for replica in replicas]
+        return actions.status(wired, services)
 
 
 def _text(found: dict[str, Any]) -> str:

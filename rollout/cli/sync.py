@@ -19,14 +19,15 @@ def command(ctx: click.Context, services: tuple[str, ...], wait_lock: float) -> 
     Right after a replica was restarted, stopped or scaled by hand, and from cron where no sidecar runs.
     """
     with session(ctx) as running, running.project(services) as wired:
-        from rollout.controller import sync_once
+        from rollout import actions
+        from rollout.cli.sidecar import delegate
 
-        pools: dict[str, list[str]] = {}
-        for service in services or tuple(wired.project.services):
-            running.stop_if_interrupted([service])
-            sync_once(wired.ports, wired.project.services[service], running.report, wait_lock=wait_lock)
-            pool = wired.ports.proxy.pool(service)
-            pools[service] = [u.address for u in pool.upstreams] if pool else []
+        body = {"services": list(services), "wait_lock": wait_lock, "config": wired.loaded.config}
+        done = delegate(running, wired, "/v1/sync", lambda: body)
+        if done is not None:
+            pools = done["pools"]
+        else:
+            pools = actions.sync(wired, services, running.report, running.interruption, wait_lock=wait_lock)
         running.show({"event": "synced", "pools": pools}, lambda: _text(pools), indent=None)  # the last of its events
 
 

@@ -51,6 +51,7 @@ class LoadedProject:
     hashes: Mapping[str, str]
     files: tuple[str, ...] = ()  # the user's own, absolute: where faults are looked up
     warnings: tuple[str, ...] = ()
+    from_files: bool = True  # False: from a text that was handed in; the files may say something else
 
 
 class Compose:
@@ -106,6 +107,22 @@ class Compose:
             return loaded
         active = (*self._active_profiles(), *profiles)
         return self._load(replace(self._options, profiles=tuple(dict.fromkeys(active))), None)
+
+    def adopt(self, config: str, *, meanwhile: Callable[[], object] | None = None) -> LoadedProject:
+        """A project that was resolved elsewhere, instead of the files. `meanwhile` as for `load`.
+        Raises SpecError, ComposeError."""
+        hashing = self._start([*self.program, *self._hash_flags(), "config", "--hash", "*"], with_input=True)
+        try:
+            if meanwhile:
+                meanwhile()
+            document = parse(config)
+            hashed = hashing.finish(config, LOAD_TIMEOUT)
+        except BaseException:
+            hashing.kill()
+            raise
+        name = str(document.get("name", ""))
+        self._loaded = LoadedProject(name, self.directory, config, document, _hashes(hashed), from_files=False)
+        return self._loaded
 
     def hashes(self, config: str) -> dict[str, str]:
         """The `com.docker.compose.config-hash` labels that containers created from `config` get, by service.

@@ -137,6 +137,11 @@ class HAProxy:
             idle = leftovers(server_lines(self._files.read(service) or ""), live)
             self._delete(service, [u.name for u in upstreams if u.name in idle], live)
 
+    def old_workers(self) -> int:
+        """Workers that only finish what they have. Raises ProxyUnreachable."""
+        with self._found_anew():
+            return max(0, len(self._reach().master.workers()) - 1)
+
     def mark(self, service: str) -> str:
         with self._found_anew():
             runtime = self._reach().runtime

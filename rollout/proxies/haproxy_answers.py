@@ -22,6 +22,7 @@ class Server:
     requests: int
     failed: int
     backend: str = ""
+    latency: float = 0.0  # seconds a request took lately, the mean of the last 1,024
 
     @property
     def serving(self) -> bool:
@@ -105,6 +106,7 @@ def _server(row: dict[str, str | None]) -> Server:
         requests=requests,
         failed=number("hrsp_5xx") + number("econ") + number("srv_abrt") + lost,
         backend=row["pxname"] or "",
+        latency=int(row.get("ttime") or 0) / 1000,
     )
 
 

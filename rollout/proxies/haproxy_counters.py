@@ -51,11 +51,15 @@ def since(text: str, worker: Worker, deleted: Iterable[tuple[int, Server]], live
     seen = [server for serial, server in deleted if serial > last_deleted] + list(live.values())
     lost = sorted(before.keys() - {server.name for server in seen})
     totals: dict[str, Counters] = {}
+    seconds: dict[str, float] = {}
     for server in seen:
         # the first of a name is the one the marker knew; one that was added again began at zero
         grown = _grown(server, before.pop(server.name, None))
         totals[server.address] = totals.get(server.address, Counters()) + grown
-    return Counted(totals, f"what {', '.join(lost)} served is not known: deleted by another run" if lost else "")
+        seconds[server.address] = seconds.get(server.address, 0.0) + grown.requests * server.latency
+    return Counted(
+        totals, f"what {', '.join(lost)} served is not known: deleted by another run" if lost else "", seconds
+    )
 
 
 def _grown(server: Server, before: tuple[str, int, int] | None) -> Counters:

@@ -33,7 +33,7 @@ from rollout.proxies.nginx_program import Program
 from rollout.proxies.nginx_reload import Reload
 from rollout.proxies.nginx_render import Renderer, digest_of, file_of, pool_of
 from rollout.proxies.nginx_status import StatusListener, on_host, trusted
-from rollout.proxies.nginx_workers import Token, pids_only
+from rollout.proxies.nginx_workers import Token, pids_only, workers
 from rollout.proxies.render import Templates
 
 _TEST_HOLDS = 30.0  # seconds for which a configuration that passed need not be tested again
@@ -148,6 +148,10 @@ class Nginx:
 
     def forget(self, service: str, upstreams: Sequence[Upstream]) -> None:
         """Nothing to forget: nginx's workers end with what they know."""
+
+    def old_workers(self) -> int:
+        """Workers that only finish what they have. Raises ProxyUnreachable."""
+        return len(workers(self._process.processes()).ending)
 
     def mark(self, service: str) -> str:  # noqa: ARG002  # one log holds every service
         sizes = {file: nginx_log.size(path) for file, path in self._log_paths().items() if path}
@@ -369,7 +373,7 @@ class Nginx:
         paths = self._log_paths()
         if not paths:
             return Counted(missing=nginx_log.MISSING)
-        return Counted(nginx_log.counted(self._lines(paths, since, sizes)))
+        return nginx_log.counted(self._lines(paths, since, sizes))
 
     def _lines(self, paths: Mapping[str, str], since: float, sizes: Mapping[str, int]) -> Iterator[str]:
         for file, path in paths.items():

@@ -5,10 +5,10 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rollout.model import Counters
+from rollout.model import Counted, Counters
 from rollout.proxies.nginx_config import LoadedConfig
 
 FORMAT = "rollout"
@@ -19,7 +19,7 @@ MISSING = (
 _STDOUT = ("/dev/stdout", "/dev/stderr", "/proc/self/fd/1", "/proc/self/fd/2", "/dev/fd/1", "/dev/fd/2")
 
 # A quote within a field is written as \x22, so nothing that a client sends can end one.
-_LINE = re.compile(r'\] "[^"]*" (?P<status>\d{3}) .* rollout="(?P<addresses>[^"]*)" "[^"]*" [\d.]+$')
+_LINE = re.compile(r'\] "[^"]*" (?P<status>\d{3}) .* rollout="(?P<addresses>[^"]*)" "[^"]*" (?P<seconds>[\d.]+)$')
 _ADDRESS = re.compile(r"(?:\d+\.\d+\.\d+\.\d+|\[[0-9a-f:]+\]):\d+")
 
 
@@ -50,11 +50,12 @@ def lines_from(path: str, offset: int) -> Iterator[str]:
         yield from (line.rstrip("\n") for line in file)
 
 
-def counted(lines: Iterable[str]) -> Mapping[str, Counters]:
+def counted(lines: Iterable[str]) -> Counted:
     """Requests by upstream address. A request that was tried on several counts for each; where it could not be
-    answered it failed, and a 5xx answer is the last one's failure."""
+    answered it failed, and a 5xx answer is the last one's failure, as is the time it took."""
     requests: dict[str, int] = defaultdict(int)
     failed: dict[str, int] = defaultdict(int)
+    seconds: dict[str, float] = defaultdict(float)
     for line in lines:
         found = _LINE.search(line)
         addresses = _ADDRESS.findall(found["addresses"]) if found else []
@@ -62,6 +63,15 @@ def counted(lines: Iterable[str]) -> Mapping[str, Counters]:
             requests[address] += 1
         for address in addresses[:-1]:
             failed[address] += 1
-        if addresses and found and found["status"] >= "500":
-            failed[addresses[-1]] += 1
-    return {address: Counters(count, failed[address]) for address, count in requests.items()}
+        if addresses and found:
+            seconds[addresses[-1]] += _seconds(found["seconds"])
+            failed[addresses[-1]] += found["status"] >= "500"
+    by_address = {address: Counters(count, failed[address]) for address, count in requests.items()}
+    return Counted(by_address, seconds=dict(seconds))
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:  # what somebody else wrote into the log
+        return 0.0

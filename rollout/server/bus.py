@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,10 +27,11 @@ class Numbered:
 class Subscription:
     """What one listener has not heard yet. A gap in the numbers says that it was too slow and lost some."""
 
-    def __init__(self, waiting: Iterable[Numbered] = ()) -> None:
+    def __init__(self, waiting: Iterable[Numbered] = (), woken: Callable[[], object] = bool) -> None:
         self._waiting: deque[Numbered] = deque(waiting, maxlen=WAITING)
         self._arrived = threading.Condition()
         self.closed = False
+        self.woken = woken
 
     def take(self, timeout: float) -> list[Numbered]:
         """What has come since, oldest first; waits up to `timeout` seconds for the first. Empty: nothing came."""
@@ -46,11 +47,13 @@ class Subscription:
         with self._arrived:
             self.closed = True
             self._arrived.notify_all()
+        self.woken()
 
     def put(self, numbered: Numbered) -> None:
         with self._arrived:
             self._waiting.append(numbered)
             self._arrived.notify_all()
+        self.woken()
 
 
 class Bus:
@@ -71,12 +74,19 @@ class Bus:
             for subscription in self._subscriptions:
                 subscription.put(numbered)
 
+    def wake(self) -> None:
+        """Let whoever listens look again, for a change that is not an event."""
+        with self._lock:
+            for subscription in self._subscriptions:
+                subscription.woken()
+
     @contextmanager
-    def listening(self, after: int | None = None) -> Iterator[Subscription]:
-        """A subscription for the length of the block; `after`: first all kept events with a higher number."""
+    def listening(self, after: int | None = None, woken: Callable[[], object] = bool) -> Iterator[Subscription]:
+        """A subscription for the length of the block; `after`: first all kept events with a higher number. `woken` is
+        called, from whatever thread publishes, when there is something to take; it must return at once."""
         with self._lock:
             late = [kept for kept in self._kept if after is not None and kept.number > after]
-            subscription = Subscription(late)
+            subscription = Subscription(late, woken)
             self._subscriptions.append(subscription)
         try:
             yield subscription

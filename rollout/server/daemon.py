@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -20,8 +21,10 @@ from rollout.initial import make_loadable
 from rollout.lock import FileLock
 from rollout.ports import Clock
 from rollout.server.bus import Bus
+from rollout.server.listening import Tcp
 from rollout.server.membership import Membership
 from rollout.server.project import LiveProject
+from rollout.server.tally import Tally, counting
 from rollout.state import StateDirectory
 from rollout.wiring import Wired
 
@@ -47,18 +50,20 @@ class Sidecar:
     clock: Clock
     bus: Bus
     ended: SimpleQueue[BaseException | None]
+    tcp: Tcp = field(default_factory=Tcp)
 
 
 def serve(sidecar: Sidecar) -> None:
     """Serve until told to end. Raises what a part raised, LockHeld when the project has a sidecar, and what
     `wiring.wire` raises: without a project there is nothing to begin with."""
-    with LiveProject(sidecar.options, sidecar.clock, sidecar.bus) as project:
+    tally = Tally()
+    with LiveProject(sidecar.options, sidecar.clock, sidecar.bus, partial(counting, tally=tally)) as project:
         wired = project.wired
         with _alone(wired.state, wired.project.name, sidecar.clock):
             _in_place(wired)
             make_loadable(wired, sidecar.bus)
             sidecar.bus(Notice("", f"serving project {wired.project.name}: {', '.join(wired.project.services)}"))
-            _run(_parts(sidecar, project), sidecar.ended)
+            _run(_parts(sidecar, project, tally), sidecar.ended)
             sidecar.bus(Notice("", "the sidecar has ended"))
 
 
@@ -80,10 +85,21 @@ def _in_place(wired: Wired) -> None:
         raise UsageError(misplaced.message, hint=misplaced.fix)
 
 
-def _parts(sidecar: Sidecar, project: LiveProject) -> Sequence[Part]:
+def _parts(sidecar: Sidecar, project: LiveProject, tally: Tally) -> Sequence[Part]:
     return [
         Membership(project, sidecar.clock, sidecar.bus),
+        *_answering(sidecar, project, tally),
     ]
+
+
+def _answering(sidecar: Sidecar, project: LiveProject, tally: Tally) -> Sequence[Part]:
+    try:
+        from rollout.server.http import assembly
+    except ImportError as error:
+        raise UsageError(
+            f"the sidecar needs packages that are not installed: {error.name}", hint="pip install 'rollout[server]'"
+        ) from error
+    return assembly.parts(sidecar.options, sidecar.clock, sidecar.bus, project.wired.state, sidecar.tcp, tally)
 
 
 def _run(parts: Sequence[Part], ended: SimpleQueue[BaseException | None]) -> None:

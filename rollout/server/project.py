@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -21,13 +22,17 @@ class LiveProject:
 
     wired: Wired
 
-    def __init__(self, options: Options, clock: Clock, emit: Sink) -> None:
-        self.options, self._clock, self._emit = options, clock, emit
+    def __init__(
+        self, options: Options, clock: Clock, emit: Sink, adapt: Callable[[Wired], None] = lambda wired: None
+    ) -> None:
+        """`adapt` may change the ports of each one that is loaded."""
+        self.options, self._clock, self._emit, self._adapt = options, clock, emit, adapt
         self._open = ExitStack()
         self._signature: Signature = ()
 
     def __enter__(self) -> Self:
         self.wired = self._open.enter_context(wire(self.options, [], self._clock, self._emit))
+        self._adapt(self.wired)
         self._signature = self._look()
         return self
 
@@ -54,6 +59,7 @@ class LiveProject:
                 return
             self._open.close()
             self._open, self.wired = fresh.pop_all(), wired
+            self._adapt(wired)
         self._signature = self._look()  # it may name other files now
         self._emit(Notice("", "the project's files have changed and were read again"))
 

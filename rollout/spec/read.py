@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rollout.errors import Fault, SpecError, UsageError
-from rollout.model import Project, ProxySettings, ProxyType, ServiceSettings
+from rollout.model import Project, ProxySettings, ProxyType, ServiceSettings, WebhookSettings
 from rollout.preflight import blockers
 from rollout.spec.faults import Faults, Place, did_you_mean
 from rollout.spec.service import read_service
 from rollout.spec.validate import validate
+
+if TYPE_CHECKING:
+    from rollout.spec.sections import ProjectSection
 
 KEY = "x-rollout"
 _NGINX_ONLY = ("status_port",)
@@ -36,7 +39,8 @@ def read_project(document: Mapping[str, Any], directory: str, config: str, *, fi
     """
     faults = Faults()
     services: Mapping[str, Any] = document.get("services") or {}
-    proxy = _proxy(document, directory, faults)
+    section = _section(document, faults)
+    proxy = _proxy(section, document, directory, faults) if section else None
     networks = _network_names(document)
     read: dict[str, ServiceSettings] = {}
     for name, raw in services.items():
@@ -46,9 +50,9 @@ def read_project(document: Mapping[str, Any], directory: str, config: str, *, fi
                 read[name] = settings
     if not any(KEY in raw for raw in services.values()):
         faults.add(("services",), f"no service has {KEY}", f"add {KEY}: {{ port: 8000 }} to the one to deploy")
-    if faults.found or proxy is None:
+    if faults.found or proxy is None or section is None:
         raise SpecError([*faults.as_errors(files), *_also_blocked(read, services, proxy)])
-    return Project(str(document.get("name", "")), directory, proxy, read, config)
+    return Project(str(document.get("name", "")), directory, proxy, read, config, _webhook(section, directory))
 
 
 def ensure_known(project: Project, document: Mapping[str, Any], wanted: Sequence[str]) -> None:
@@ -80,8 +84,8 @@ def _network_names(document: Mapping[str, Any]) -> dict[str, str]:
     return {key: str((network or {}).get("name") or f"{project}_{key}") for key, network in declared.items()}
 
 
-def _proxy(document: Mapping[str, Any], directory: str, faults: Faults) -> ProxySettings | None:
-    from rollout.spec.sections import ProjectSection, given
+def _section(document: Mapping[str, Any], faults: Faults) -> ProjectSection | None:
+    from rollout.spec.sections import ProjectSection
 
     if KEY not in document:
         hint = (
@@ -90,9 +94,19 @@ def _proxy(document: Mapping[str, Any], directory: str, faults: Faults) -> Proxy
         )
         faults.add((KEY,), "is missing: rollout does not know the proxy", hint)
         return None
-    section = validate(ProjectSection, document[KEY], (KEY,), faults)
-    if section is None:
-        return None
+    return validate(ProjectSection, document[KEY], (KEY,), faults)
+
+
+def _webhook(section: ProjectSection, directory: str) -> WebhookSettings | None:
+    webhook = section.serve.webhook
+    return WebhookSettings(_absolute(webhook.secret_file, directory), webhook.images) if webhook else None
+
+
+def _proxy(
+    section: ProjectSection, document: Mapping[str, Any], directory: str, faults: Faults
+) -> ProxySettings | None:
+    from rollout.spec.sections import given
+
     before = len(faults.found)
     place: Place = (KEY, "proxy")
     values = given(section.proxy)

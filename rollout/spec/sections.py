@@ -80,8 +80,18 @@ class ProxySection(Section):
     main_config: FilePath | None = None
 
 
+class WebhookSection(Section):
+    secret_file: FilePath
+    images: Annotated[tuple[Text, ...], BeforeValidator(_listed), Field(min_length=1)]
+
+
+class ServeSection(Section):
+    webhook: WebhookSection | None = None
+
+
 class ProjectSection(Section):
     proxy: ProxySection
+    serve: ServeSection = ServeSection()
 
 
 class UpdateSection(BaseModel):

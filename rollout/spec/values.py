@@ -14,12 +14,14 @@ _HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?\Z"
 _HOST_HEADER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?)(?::[0-9]{1,5})?\Z")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
 LONGEST_NAME = 180
-_SERVICE = re.compile(r"[A-Za-z0-9._-]+\Z")
-_IMAGE = re.compile(
-    r"(?:(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?/)?"  # registry
+SERVICE_PATTERN = r"^[A-Za-z0-9._-]+$"
+_SERVICE = re.compile(SERVICE_PATTERN[:-1] + r"\Z")
+IMAGE_PATTERN = (
+    r"^(?:(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?/)?"  # registry
     r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*"  # name
-    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[A-Za-z0-9_+.-]+:[0-9a-fA-F]{32,})?\Z"  # tag, digest
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[A-Za-z0-9_+.-]+:[0-9a-fA-F]{32,})?$"  # tag, digest
 )
+_IMAGE = re.compile(IMAGE_PATTERN[:-1] + r"\Z")
 _STATUS = re.compile(r"([1-5][0-9]{2})(?:\s*-\s*([1-5][0-9]{2}))?\Z")
 
 

@@ -162,5 +162,5 @@ def test_counting_blames_each_upstream_for_its_own() -> None:
         line(200, "10.0.0.5:80", agent="rollout=\\x226.6.6.6:1\\x22 \\x22200\\x22 0.1"),
         "[emerg] something else",
     ]
-    seen = {address: (c.requests, c.failed) for address, c in counted(lines).items()}
+    seen = {address: (c.requests, c.failed) for address, c in counted(lines).by_address.items()}
     assert seen == {"10.0.0.5:80": (4, 2), "10.0.0.6:80": (1, 0), "[fd00::1]:80": (1, 0)}

@@ -1,0 +1,62 @@
+"""Who asked the sidecar for what: one JSON object a line in `.rollout/audit.log`, only ever appended to."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rollout.errors import StateError
+from rollout.ports import Clock
+
+NAME = "audit.log"
+LONGEST = 10_000_000  # bytes; then the file before the present one is given up
+
+
+class Audit:
+    """Safe from any thread. What is not written down is not done: `write` comes before the deed."""
+
+    def __init__(self, directory: Path, clock: Clock) -> None:
+        self._path, self._clock = directory / NAME, clock
+        self._lock = threading.Lock()
+
+    def write(self, who: str, what: str, **about: Any) -> None:
+        """`who` asked for `what` (`deploy`, `login refused`); `about` is never secret. Raises StateError."""
+        line = json.dumps({"at": round(self._clock.wall(), 3), "who": who, "what": what, **about}) + "\n"
+        try:
+            with self._lock:
+                self._append(line.encode())
+        except OSError as error:
+            raise StateError(
+                f"the audit record {self._path} cannot be written: {error.strerror or error}; nothing was begun",
+                hint="is the disk full?",
+            ) from error
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Everything recorded, oldest first; a line torn by a crash is left out."""
+        for path in (self._before, self._path):
+            try:
+                text = path.read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue
+            for line in text.splitlines():
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    continue
+
+    @property
+    def _before(self) -> Path:
+        return self._path.with_name(f"{NAME}.1")
+
+    def _append(self, line: bytes) -> None:
+        if self._path.exists() and self._path.stat().st_size > LONGEST:
+            self._path.replace(self._before)
+        fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, line)
+        finally:
+            os.close(fd)

@@ -1,0 +1,36 @@
+"""What the endpoints are served from."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rollout.ports import Clock, Journal
+from rollout.server.audit import Audit
+from rollout.server.bus import Bus
+from rollout.server.metrics import Metrics
+from rollout.server.operations import Operations
+from rollout.server.progress import Progress
+from rollout.server.traffic import Traffic
+from rollout.server.view import View
+
+Ask = Callable[[Journal, str, str, str], object]  # journal, service, promote | pause | resume | abort, who
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The parts of the sidecar that HTTP speaks to. `boot` tells the numbers of this process's events from those of
+    the one before."""
+
+    view: View
+    operations: Operations
+    bus: Bus
+    progress: Progress
+    traffic: Traffic
+    metrics: Metrics
+    audit: Audit
+    ask: Ask
+    clock: Clock
+    boot: str
+    closing: threading.Event = field(default_factory=threading.Event)

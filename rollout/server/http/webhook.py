@@ -1,0 +1,81 @@
+"""The signed webhook: a CI job deploys an image that matches one of the allowed patterns.
+
+    Rollout-Timestamp: 1764054000
+    Rollout-Signature: sha256=HMAC-SHA256(secret, timestamp + "." + body), in hex
+
+A signature counts once, and within five minutes of its timestamp; what was seen survives a restart in the audit record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import threading
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from starlette.responses import JSONResponse
+
+from rollout.errors import UsageError
+from rollout.model import WebhookSettings
+from rollout.server.audit import Audit
+from rollout.server.http import problems
+from rollout.server.http.endpoints import Call
+from rollout.server.http.site import Site
+from rollout.server.http.writing import begin
+from rollout.server.operations import Asked
+
+WINDOW = 300.0  # seconds a signature is good for
+WHO = "webhook"
+SHORTEST_SECRET = 16
+
+_deciding = threading.Lock()  # two copies of one request must not both find that it is new
+
+
+def signature(secret: bytes, timestamp: str, body: bytes) -> str:
+    return "sha256=" + hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+
+
+def webhook(site: Site, call: Call) -> JSONResponse:
+    with site.view.looking() as wired:
+        settings = wired.project.webhook
+    if settings is None:
+        raise problems.NotHere("no webhook is configured", hint="x-rollout.serve.webhook says what it may deploy")
+    with _deciding:
+        given = _genuine(site, settings, call.headers, call.raw)
+        _refuse_seen(site.audit, given, site.clock.wall())
+        image = call.body.image
+        if not any(fnmatchcase(image, pattern) for pattern in settings.images):
+            raise problems.Forbidden(f"{image} matches no pattern of x-rollout.serve.webhook.images; nothing was begun")
+        site.view.known(call.body.service)
+        site.audit.write(WHO, "signature", signature=given)
+    return begin(site, Asked("deploy", (call.body.service,), WHO, image=image))
+
+
+def _genuine(site: Site, settings: WebhookSettings, headers: Mapping[str, str], raw: bytes) -> str:
+    """The signature, when it is right and in time."""
+    timestamp, given = headers.get("rollout-timestamp", ""), headers.get("rollout-signature", "")
+    wanted = signature(_secret(settings), timestamp, raw)
+    if not hmac.compare_digest(wanted.encode(), given.encode(errors="replace")):
+        site.audit.write(WHO, "refused: wrong signature")
+        raise problems.NotAllowed("the signature is wrong", hint="Rollout-Signature: sha256=HMAC(timestamp.body)")
+    if not timestamp.isdecimal() or abs(site.clock.wall() - float(timestamp[:20])) > WINDOW:
+        raise problems.NotAllowed(f"the timestamp is not within {WINDOW:g} s of now", hint="is a clock wrong?")
+    return given
+
+
+def _secret(settings: WebhookSettings) -> bytes:
+    try:
+        secret = Path(settings.secret_file).read_bytes().strip()
+    except OSError as error:
+        raise UsageError(f"the webhook's secret_file cannot be read: {error.strerror}") from error
+    if len(secret) < SHORTEST_SECRET:
+        raise UsageError(f"the webhook's secret is shorter than {SHORTEST_SECRET} bytes", hint="openssl rand -hex 32")
+    return secret
+
+
+def _refuse_seen(audit: Audit, given: str, now: float) -> None:
+    for line in audit.lines():
+        if line.get("signature") == given and abs(now - float(line.get("at", 0))) <= 3 * WINDOW:
+            raise problems.Forbidden("this request was made before; nothing was begun", hint="sign each anew")
