@@ -32,7 +32,7 @@ def sync_once(
     service = settings.name
     with ports.lock.hold(service, what, wait_lock):
         network = ports.proxy.network(settings)
-        recover.converge(ports, settings, network, emit)
+        recover.converge(ports, settings, network, emit, by_itself=True)
         live = ports.journal.live(service) or Revision(service, 0, RevisionKey("", ""), "", "", 0.0)
         record = RolloutRecord(0, service, "sync", "running", settings.strategy, live, (), None, False, 0.0)
         run = Run(ports, settings, record, emit, network, live=set())

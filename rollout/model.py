@@ -203,6 +203,13 @@ class Strategy(StrEnum):
     RECREATE = "recreate"
 
 
+class Promotion(StrEnum):
+    """Who says that a new version may take the traffic: the checks alone, or a person as well."""
+
+    AUTO = "auto"
+    MANUAL = "manual"
+
+
 class Order(StrEnum):
     START_FIRST = "start-first"
     STOP_FIRST = "stop-first"
@@ -263,6 +270,7 @@ class ServiceSettings:
     image: str = ""  # the reference in the Compose file; empty: built, named by Compose
     replicas: int = 1
     strategy: Strategy = Strategy.ROLLING
+    promotion: Promotion = Promotion.AUTO
     health: HealthCheck = HealthCheck()
     update: UpdateConfig = UpdateConfig()
     rollback: UpdateConfig = UpdateConfig()

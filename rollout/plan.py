@@ -67,6 +67,17 @@ class Check(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class Hold(Step):
+    """Wait until somebody promotes the batches' replicas, which are ready and take no traffic yet."""
+
+    kind: ClassVar[str] = "hold"
+    batches: tuple[int, ...]
+
+    def text(self) -> str:
+        return "hold until it is promoted"
+
+
+@dataclass(frozen=True, slots=True)
 class Switch(Step):
     """Change the pool: batches in, old replicas out; confirmed live."""
 

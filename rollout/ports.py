@@ -213,7 +213,7 @@ class RolloutRecord:
     id: int
     service: str
     what: str  # deploy | rollback
-    state: str  # running | undoing | deployed | undone | failed | paused
+    state: str  # running | undoing | paused, or ended: deployed | undone | aborted | interrupted | failed
     strategy: str
     target: Revision
     old: tuple[str, ...]  # container ids in service when it began
@@ -233,6 +233,15 @@ class Warm:
     revision: int
     replicas: tuple[str, ...]
     until: float  # wall clock
+
+
+@dataclass(frozen=True, slots=True)
+class Wished:
+    """What somebody asked of a rollout under way (`control.Wish`). `at` is wall clock."""
+
+    wish: str  # pause | resume | abort | promote
+    who: str
+    at: float
 
 
 class Journal(Protocol):
@@ -260,6 +269,15 @@ class Journal(Protocol):
         """May be written together with the next write: what was done is observed by a recovery, never read."""
 
     def mark_state(self, rollout: int, *, state: str | None = None, switched: bool | None = None) -> None: ...
+
+    def wish(self, rollout: int, wish: str, who: str) -> None:
+        """Ask for it, from whatever process; who performs the rollout looks at `wishes`."""
+
+    def wishes(self, rollout: int) -> list[Wished]:
+        """Oldest first. May be called from several threads at once."""
+
+    def last_step(self, rollout: int) -> str:
+        """The kind of the step that was begun last, empty before the first."""
 
     def finish(self, rollout: int, state: str, receipt: Mapping[str, Any]) -> None:
         """The rollout is over; when `deployed`, its target is the live revision from here on, in the same commit."""

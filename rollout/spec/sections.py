@@ -54,6 +54,7 @@ class HealthSection(Section):
 class ServiceSection(Section):
     port: Port | None = None
     strategy: Literal["rolling", "blue-green", "recreate"] = "rolling"
+    promotion: Literal["auto", "manual"] = "auto"
     health: HealthSection = HealthSection()
     drain_timeout: Duration | None = None
     keep_warm: Duration | None = None

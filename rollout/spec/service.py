@@ -10,6 +10,7 @@ from rollout.model import (
     HealthCheck,
     Order,
     PoolOptions,
+    Promotion,
     ServiceSettings,
     Strategy,
     UpdateConfig,
@@ -46,6 +47,9 @@ def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Fault
         return None
     port = section.port or _exposed_port(raw, (*place, "x-rollout", "port"), faults)
     health = _health(section.health, raw, (*place, "x-rollout", "health"), faults)
+    if section.promotion == Promotion.MANUAL and section.strategy != Strategy.BLUE_GREEN:
+        hint = "write strategy: blue-green, which has one switch to wait before"
+        faults.add((*place, "x-rollout", "promotion"), f"manual means nothing to {section.strategy}", hint)
     chosen = given(section, "drain_timeout", "keep_warm", "keep", "progress_deadline")
     chosen.setdefault("progress_deadline", max(600.0, 2 * health.healthy_deadline))
     if len(faults.found) > before:
@@ -56,6 +60,7 @@ def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Fault
         image=str(raw.get("image") or ""),
         replicas=_replicas(raw),
         strategy=Strategy(section.strategy),
+        promotion=Promotion(section.promotion),
         health=health,
         update=update,
         rollback=rollback,

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from rollout import plan
-from rollout.steps import check, delay, drain, keep_warm, monitor, remove, restart, start, stop, switch
+from rollout.steps import check, delay, drain, hold, keep_warm, monitor, remove, restart, start, stop, switch
 from rollout.steps.run import Run
 
 _PERFORM: Mapping[type[plan.Step], Any] = {
     plan.Start: start.perform,
     plan.Restart: restart.perform,
     plan.Check: check.perform,
+    plan.Hold: hold.perform,
     plan.Switch: switch.perform,
     plan.Monitor: monitor.perform,
     plan.Delay: delay.perform,

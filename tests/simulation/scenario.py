@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from rollout.control import Wish, ask
+from rollout.controller import sync_once
 from rollout.deploy import Request, deploy
-from rollout.events import Event
+from rollout.errors import RolloutError, UsageError
+from rollout.events import Event, Held
 from rollout.model import HealthCheck, Pool, ReplicaState, RevisionKey, ServiceSettings, Upstream
 from rollout.receipt import Receipt
 from rollout.steps.run import upstream_name
@@ -21,6 +25,7 @@ class Scenario:
     seed: int = 0
     running: int = -1  # replicas of V1 at the start; -1: as many as the settings ask for
     events: list[Event] = field(default_factory=list)
+    promotes: bool = True  # somebody promotes as soon as a rollout is held
 
     def __post_init__(self) -> None:
         self.world = World(seed=self.seed)
@@ -28,6 +33,7 @@ class Scenario:
         self.world.maintenance_allowed = self.settings.strategy == "recreate"
         self.clock = FakeClock(self.world)
         self.journal = MemoryJournal(self.clock)
+        self.interrupted = False
         count = self.settings.replicas if self.running < 0 else self.running
         containers = [self.world.add(V1, running=True) for _ in range(count)]
         self.world.advance(1.0)
@@ -44,9 +50,24 @@ class Scenario:
         request = Request("shop", key, key.image_id, f"config of {key.config_hash}", force=force)
         fresh = ports(self.world, self.journal, lambda config: _key_of(config, key))
         try:
-            return deploy(fresh, self.settings, request, self.events.append, lambda: False)
+            return deploy(fresh, self.settings, request, self._hear, lambda: self.interrupted)
         finally:
             self.world.crash_at = None
+
+    def sync(self) -> None:
+        """A fresh controller does what the sidecar does by itself."""
+        fresh = ports(self.world, self.journal, lambda config: _key_of(config, V2))
+        sync_once(fresh, self.settings, self._hear)
+
+    def ask(self, wish: Wish) -> None:
+        """As another process does."""
+        ask(self.journal, SERVICE, wish, "cli:anna")
+
+    def _hear(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, Held) and self.promotes:
+            with suppress(UsageError):  # somebody has aborted it meanwhile
+                self.ask(Wish.PROMOTE)
 
     def survive(self, key: RevisionKey, crash_at: int) -> bool:
         """Whether the deploy got through; False when it was killed at that call."""
@@ -55,6 +76,13 @@ class Scenario:
         except Crash:
             return False
         return True
+
+    def survive_anything(self, key: RevisionKey, crash_at: int) -> bool:
+        """As `survive`, for a deploy that may also fail by itself."""
+        try:
+            return self.survive(key, crash_at)
+        except RolloutError:
+            return True
 
     def assert_settled(self, key: RevisionKey, warm: int = 0) -> None:
         """Exactly the declared replicas of one revision, all routed, nothing left over."""

@@ -6,7 +6,7 @@ import pytest
 
 from rollout.errors import DeployFailed, NotUndone, ProxyRejected
 from rollout.events import NothingToDo
-from rollout.model import FailureAction, Order, ReplicaState, ServiceSettings, Strategy, UpdateConfig
+from rollout.model import FailureAction, Order, Promotion, ReplicaState, ServiceSettings, Strategy, UpdateConfig
 from tests.simulation.scenario import V1, V2, V3, Scenario, settings
 from tests.simulation.world import SERVICE, Image
 
@@ -19,6 +19,7 @@ WAYS = {
     "rolling, monitored": settings(update=UpdateConfig(monitor=2.0)),
     "rolling, stop-first": settings(replicas=3, update=UpdateConfig(order=Order.STOP_FIRST)),
     "blue-green": settings(strategy=Strategy.BLUE_GREEN),
+    "blue-green, promoted by hand": settings(strategy=Strategy.BLUE_GREEN, promotion=Promotion.MANUAL),
     "blue-green, kept warm": settings(strategy=Strategy.BLUE_GREEN, keep_warm=60.0),
     "recreate": settings(strategy=Strategy.RECREATE),
 }

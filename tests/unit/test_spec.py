@@ -16,6 +16,7 @@ from rollout.model import (
     Order,
     PoolOptions,
     Project,
+    Promotion,
     ProxySettings,
     ProxyType,
     ServiceSettings,
@@ -74,7 +75,7 @@ def test_everything_that_can_be_said(directory: Path) -> None:
             "networks": {"default": None, "back": {"aliases": ["b"]}, "far": None},
             "depends_on": {"queue": {"condition": "service_started"}, "db": {"condition": "service_healthy"}},
         },
-        strategy="blue-green",
+        strategy="blue-green", promotion="manual",
         health={
             "path": "/up?full=1", "port": 8001, "host": "shop.example:80", "headers": {"X-A": "b", "X-N": 1},
             "expect": ["200-204", 301], "interval": "250ms", "timeout": "1s", "healthy_threshold": 3,
@@ -89,6 +90,7 @@ def test_everything_that_can_be_said(directory: Path) -> None:
         image="shop/web:1",
         replicas=3,
         strategy=Strategy.BLUE_GREEN,
+        promotion=Promotion.MANUAL,
         health=HealthCheck(
             path="/up?full=1", port=8001, host="shop.example:80", headers=(("X-A", "b"), ("X-N", "1")),
             expect=((200, 204), (301, 301)), interval=0.25, timeout=1.0, healthy_threshold=3, start_period=5.0,
