@@ -55,8 +55,10 @@ def deploy(
 
 
 def _settings_for(what: str, settings: ServiceSettings) -> ServiceSettings:
-    """Who goes back is in a hurry: nobody has to promote what has served before."""
-    return replace(settings, promotion=Promotion.AUTO) if what == "rollback" else settings
+    """Who goes back is in a hurry: nobody has to promote what has served before, and nothing is prepared for it."""
+    if what != "rollback":
+        return settings
+    return replace(settings, promotion=Promotion.AUTO, hooks=replace(settings.hooks, pre_deploy=None))
 
 
 def make_plan(run: Run, request: Request) -> tuple[Observed, Plan]:

@@ -144,6 +144,14 @@ class ComposeOutput(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class HookOutput(Event):
+    """A line that a hook printed."""
+
+    hook: str  # pre_deploy | post_switch | pre_stop
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class NothingToDo(Event):
     revision: int
     replicas: int

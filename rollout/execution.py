@@ -21,7 +21,7 @@ from rollout.events import (
     Warned,
 )
 from rollout.model import Counters, FailureAction
-from rollout.plan import Check, Drain, Monitor, Observed, Plan, Remove, Step, Stop, Switch
+from rollout.plan import Check, Drain, Monitor, Observed, Plan, PostSwitch, Remove, Step, Stop, Switch
 from rollout.receipt import Receipt, total_usage
 from rollout.steps.run import LeftPaused, ReplicaFailed, Run, routed_ids
 from rollout.steps.usage import measurements
@@ -121,7 +121,7 @@ def only_leaving(run: Run) -> bool:
     go.
     """
     rest = run.plan.steps[run.index :]
-    return run.record.switched and not any(isinstance(s, Switch | Check | Monitor) for s in rest)
+    return run.record.switched and not any(isinstance(s, Switch | PostSwitch | Check | Monitor) for s in rest)
 
 
 def _perform_one(run: Run, step: Step) -> None:

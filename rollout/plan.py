@@ -31,6 +31,16 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class PreDeploy(Step):
+    """Run the hook of that name; nothing has been started yet."""
+
+    kind: ClassVar[str] = "pre_deploy"
+
+    def text(self) -> str:
+        return "run the pre_deploy hook"
+
+
+@dataclass(frozen=True, slots=True)
 class Start(Step):
     """Create and start `count` replicas of the target revision."""
 
@@ -95,6 +105,16 @@ class Switch(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class PostSwitch(Step):
+    """Run the hook of that name; the old replicas can still take the traffic back."""
+
+    kind: ClassVar[str] = "post_switch"
+
+    def text(self) -> str:
+        return "run the post_switch hook"
+
+
+@dataclass(frozen=True, slots=True)
 class Monitor(Step):
     """Watch the batches' replicas under traffic; a death or an unhealthy one is a failure."""
 
@@ -124,6 +144,17 @@ class Drain(Step):
 
     def text(self) -> str:
         return f"drain {_ids(self.replicas)}"
+
+
+@dataclass(frozen=True, slots=True)
+class PreStop(Step):
+    """Run the hook of that name for each of these drained replicas."""
+
+    kind: ClassVar[str] = "pre_stop"
+    replicas: tuple[str, ...]
+
+    def text(self) -> str:
+        return f"run the pre_stop hook in {_ids(self.replicas)}"
 
 
 @dataclass(frozen=True, slots=True)

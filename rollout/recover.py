@@ -25,6 +25,7 @@ from rollout.execution import close, outcome_of, perform, undo, unfinished
 from rollout.model import Promotion, Replica, Revision, ServiceSettings, Strategy
 from rollout.plan import Observed
 from rollout.ports import RolloutRecord
+from rollout.steps.pre_deploy import clear
 from rollout.steps.run import Ports, Run, routed_ids
 
 _MAY_COME_BACK = (EngineError, ProxyUnreachable, StateError)
@@ -53,6 +54,7 @@ def converge(ports: Ports, settings: ServiceSettings, network: str, emit: Sink, 
     verb = "finishing it" if forward else "undoing it"
     emit(Recovering(settings.name, f"rollout {record.id} ({record.what}) was left {record.state}: {verb}"))
     began = ports.clock.now()
+    clear(run)
     try:
         outcome, reason = _forward(run) if forward else _back(run, _why_back(settings.name, asked))
     except NotUndone as error:
@@ -134,4 +136,6 @@ def _finish(run: Run) -> None:
 
 
 def _as_begun(settings: ServiceSettings, record: RolloutRecord) -> ServiceSettings:
-    return replace(settings, strategy=Strategy(record.strategy), promotion=Promotion.AUTO)  # it was promoted already
+    """What comes before the first switch has been done."""
+    hooks = replace(settings.hooks, pre_deploy=None)
+    return replace(settings, strategy=Strategy(record.strategy), promotion=Promotion.AUTO, hooks=hooks)

@@ -27,7 +27,7 @@ MARKS = {"done": Text("✓", "green"), "failed": Text("✗", "bold red"), "waiti
 TONES = {
     events.Warned: "yellow", events.Recovering: "yellow", events.Notice: "", events.Held: "bold yellow",
     events.Promoted: "", events.Paused: "bold yellow", events.Resumed: "", events.Aborting: "yellow",
-    events.ComposeOutput: "dim",
+    events.ComposeOutput: "dim", events.HookOutput: "dim",
 }  # fmt: skip
 
 

@@ -66,6 +66,7 @@ _SAYINGS: Mapping[type[events.Event], Callable[[Any], str]] = {
     events.Notice: lambda e: f"note: {e.text}",
     events.Warned: lambda e: f"warning: {e.text} [{e.code}]",
     events.ComposeOutput: lambda e: f"compose: {e.text}",
+    events.HookOutput: lambda e: f"{e.hook}: {e.text}",
     events.NothingToDo: lambda e: (
         f"nothing to do: revision {e.revision} runs already ({plural(e.replicas, 'replica')})"
     ),

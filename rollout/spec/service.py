@@ -16,6 +16,7 @@ from rollout.model import (
     UpdateConfig,
 )
 from rollout.spec.faults import Faults, Place, Refused
+from rollout.spec.hooks import read_hooks
 from rollout.spec.validate import validate
 from rollout.spec.values import image, seconds, service_name
 
@@ -47,6 +48,7 @@ def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Fault
         return None
     port = section.port or _exposed_port(raw, (*place, "x-rollout", "port"), faults)
     health = _health(section.health, raw, (*place, "x-rollout", "health"), faults)
+    hooks = read_hooks(section.hooks, (*place, "x-rollout", "hooks"), faults)
     if section.promotion == Promotion.MANUAL and section.strategy != Strategy.BLUE_GREEN:
         hint = "write strategy: blue-green, which has one switch to wait before"
         faults.add((*place, "x-rollout", "promotion"), f"manual means nothing to {section.strategy}", hint)
@@ -65,6 +67,7 @@ def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Fault
         update=update,
         rollback=rollback,
         stop_grace_period=_compose_seconds(raw.get("stop_grace_period"), 10.0),
+        hooks=hooks,
         pool=PoolOptions(**given(section, "keepalive", "keepalive_timeout", "hosts", "balance")),
         networks=_networks(raw, networks),
         depends_on=tuple(sorted(raw.get("depends_on") or {})),

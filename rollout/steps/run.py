@@ -12,7 +12,7 @@ from rollout.events import Notice, Sink, StepProgress
 from rollout.fanout import FanOut
 from rollout.model import Counters, Pool, Replica, Revision, ServiceSettings, Switched, Upstream, Usage
 from rollout.plan import EXISTING, KeepWarm, Plan, Remove, Switch
-from rollout.ports import Clock, Engine, Images, Journal, Lock, Prober, Proxy, RolloutRecord
+from rollout.ports import Clock, Engine, Host, Images, Journal, Lock, Prober, Proxy, RolloutRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class Ports:
     lock: Lock
     clock: Clock
     fan_out: FanOut
+    host: Host
 
 
 class ReplicaFailed(Unhealthy):

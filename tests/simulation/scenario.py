@@ -43,11 +43,13 @@ class Scenario:
             self.world.disk[SERVICE] = pool
             self.world.loaded[SERVICE] = pool
 
-    def deploy(self, key: RevisionKey, *, crash_at: int | None = None, force: bool = False) -> Receipt | None:
+    def deploy(
+        self, key: RevisionKey, *, crash_at: int | None = None, force: bool = False, what: str = "deploy"
+    ) -> Receipt | None:
         """A fresh controller deploys `key`. `crash_at`: killed at that port call of this run (Crash is raised)."""
         self.world.calls = 0
         self.world.crash_at = crash_at
-        request = Request("shop", key, key.image_id, f"config of {key.config_hash}", force=force)
+        request = Request("shop", key, key.image_id, f"config of {key.config_hash}", what, force=force)
         fresh = ports(self.world, self.journal, lambda config: _key_of(config, key))
         try:
             return deploy(fresh, self.settings, request, self._hear, lambda: self.interrupted)
@@ -88,6 +90,7 @@ class Scenario:
         """Exactly the declared replicas of one revision, all routed, nothing left over."""
         world = self.world
         world.check()
+        assert world.jobs == {}, "a hook's job was left behind"
         containers = list(world.containers.values())
         serving = [c for c in containers if c.replica.key == key and c.replica.state is ReplicaState.RUNNING]
         routed = {u.host for u in world.loaded[SERVICE].upstreams}
@@ -108,6 +111,7 @@ class Scenario:
     def fingerprint(self) -> object:
         """Containers, pool and tags: what must not change when a deploy fails (G3)."""
         containers = {i: (c.replica.state, c.replica.key, c.ip) for i, c in self.world.containers.items()}
+        assert self.world.jobs == {}, "a hook's job was left behind"
         return containers, dict(self.world.disk), dict(self.world.loaded), dict(self.world.tags)
 
 
