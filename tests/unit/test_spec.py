@@ -313,3 +313,13 @@ def test_a_hook_that_says_only_what_to_run_gets_what_fits_its_place(directory: P
     assert hooks == Hooks(
         Hook(("x",), timeout=300.0), Hook(("x",), timeout=30.0), Hook(("x",), timeout=30.0, fails=False)
     )
+
+
+def test_a_dollar_that_compose_wrote_twice_is_one(directory: Path) -> None:
+    settings = rolled(
+        directory,
+        health={"command": ["sh", "-c", "test $$(id -u) = 0"]},
+        hooks={"pre_stop": {"command": ["sh", "-c", "echo $$HOME $$$$"]}},
+    )
+    assert settings.health.command == ("sh", "-c", "test $(id -u) = 0")
+    assert settings.hooks.pre_stop is not None and settings.hooks.pre_stop.command == ("sh", "-c", "echo $HOME $$")
