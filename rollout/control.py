@@ -72,6 +72,12 @@ def ask(journal: Journal, service: str, wish: Wish, who: str, *, at_work: bool =
     return record
 
 
+def stays_paused(journal: Journal, record: RolloutRecord) -> bool:
+    """Whether whoever was not asked to deploy has to leave this rollout as it is."""
+    now = standing(journal.wishes(record.id))
+    return bool(now.paused) and not now.aborted
+
+
 def condition(record: RolloutRecord, now: Standing, last_step: str) -> str:
     """What an unfinished rollout is doing: running | held | paused | aborting | undoing."""
     if record.state == "undoing":

@@ -59,9 +59,9 @@ def _stand_still(run: Run, step: Step) -> None:
     with run.off_the_clock():
         while run.standing().paused and not run.aborted_by():
             run.stop_if_asked()
-            if run.interrupted():
+            if run.interrupted() or not run.waits_for_people:
                 raise LeftPaused(
-                    f"service {run.service}: interrupted while paused; rollout {run.record.id} stays as it is",
+                    f"service {run.service}: rollout {run.record.id} is paused and stays as it is",
                     hint=f"`rollout resume {run.service}` or `rollout abort {run.service}`, then `rollout sync`",
                 )
             run.ports.clock.sleep(GLANCE)

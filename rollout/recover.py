@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rollout import strategies, warm
-from rollout.control import BY_NEXT_RUN, Standing, Wish, standing
+from rollout.control import BY_NEXT_RUN, Standing, Wish, standing, stays_paused
 from rollout.errors import (
     Aborted,
     DeployFailed,
@@ -26,7 +26,7 @@ from rollout.model import Promotion, Replica, Revision, ServiceSettings, Strateg
 from rollout.plan import Observed
 from rollout.ports import RolloutRecord
 from rollout.steps.pre_deploy import clear
-from rollout.steps.run import Ports, Run, routed_ids
+from rollout.steps.run import LeftPaused, Ports, Run, routed_ids
 
 _MAY_COME_BACK = (EngineError, ProxyUnreachable, StateError)
 
@@ -43,7 +43,7 @@ def converge(ports: Ports, settings: ServiceSettings, network: str, emit: Sink, 
     if record is None:
         return
     asked = standing(ports.journal.wishes(record.id))
-    if by_itself and asked.paused and not asked.aborted:
+    if by_itself and stays_paused(ports.journal, record):
         emit(Warned(settings.name, "paused", _is_paused(record, asked)))
         return
     if asked.paused:
@@ -54,9 +54,13 @@ def converge(ports: Ports, settings: ServiceSettings, network: str, emit: Sink, 
     verb = "finishing it" if forward else "undoing it"
     emit(Recovering(settings.name, f"rollout {record.id} ({record.what}) was left {record.state}: {verb}"))
     began = ports.clock.now()
+    run.waits_for_people = not by_itself
     clear(run)
     try:
         outcome, reason = _forward(run) if forward else _back(run, _why_back(settings.name, asked))
+    except LeftPaused as error:
+        emit(Warned(settings.name, "paused", f"{error.message}; {error.hint}"))
+        return
     except NotUndone as error:
         if isinstance(error.__cause__, _MAY_COME_BACK):
             raise unfinished(run, error) from error.__cause__
@@ -68,7 +72,7 @@ def converge(ports: Ports, settings: ServiceSettings, network: str, emit: Sink, 
 def _forward(run: Run) -> tuple[str, str]:
     try:
         _finish(run)
-    except NotUndone:
+    except (NotUndone, LeftPaused):
         raise
     except RolloutError as error:
         return _back(run, error)

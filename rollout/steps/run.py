@@ -41,7 +41,8 @@ class ReplicaFailed(Unhealthy):
 
 
 class LeftPaused(Interrupted):
-    """A signal came while the rollout was paused after a switch: it stays so, whoever resumes or aborts it."""
+    """The rollout is paused and nobody waits for its end, after a signal for instance: it stays so, until somebody
+    resumes or aborts it."""
 
 
 @dataclass(slots=True)
@@ -60,6 +61,7 @@ class Run:
     plan: Plan = field(default_factory=Plan)
     index: int = 0
     undoing: bool = False
+    waits_for_people: bool = True  # while it is paused; else it is left as it is
     deadline: float = 0.0  # clock.now() by which the rollout must be over; 0: none
     batches: dict[int, list[str]] = field(default_factory=dict)
     upstreams: dict[str, Upstream] = field(default_factory=dict)  # replica id -> its upstream when last routed

@@ -195,6 +195,29 @@ def test_a_signal_in_a_pause_after_the_switch_leaves_it_paused() -> None:
     scenario.assert_settled(V2)
 
 
+def test_paused_while_a_sync_finishes_it_the_sync_leaves_it_at_once() -> None:
+    scenario = next(s for s in _killed_while_paused(WAYS["rolling"]) if _switched(s))
+    scenario.ask(Wish.RESUME)
+
+    def happen() -> None:
+        if isinstance(scenario.events[-1], StepStarted):
+            scenario.world.on_tick = lambda: None
+            scenario.ask(Wish.PAUSE)
+
+    scenario.world.on_tick = happen
+    before = scenario.world.now
+    scenario.sync()
+    assert scenario.journal.unfinished(SERVICE) is not None and scenario.world.now - before < 60
+    scenario.ask(Wish.ABORT)
+    scenario.sync()
+    scenario.assert_settled(V1)
+
+
+def _switched(scenario: Scenario) -> bool:
+    record = scenario.journal.unfinished(SERVICE)
+    return record is not None and record.switched
+
+
 def test_what_failure_action_paused_stays_until_somebody_decides() -> None:
     scenario = Scenario(settings(update=UpdateConfig(failure_action=FailureAction.PAUSE)))
     scenario.world.images[V2.image_id].healthy = False
