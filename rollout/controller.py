@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from rollout import membership, recover, warm
+from rollout import control, membership, recover, warm
 from rollout.errors import RolloutError, SpecError
 from rollout.events import Notice, Sink, Warned
 from rollout.model import Health, Pool, Replica, Revision, RevisionKey, ServiceSettings, Switched, Upstream
@@ -32,7 +32,7 @@ def sync_once(
     service = settings.name
     with ports.lock.hold(service, what, wait_lock):
         network = ports.proxy.network(settings)
-        recover.converge(ports, settings, network, emit)
+        recover.converge(ports, settings, network, emit, by_itself=True)
         live = ports.journal.live(service) or Revision(service, 0, RevisionKey("", ""), "", "", 0.0)
         record = RolloutRecord(0, service, "sync", "running", settings.strategy, live, (), None, False, 0.0)
         run = Run(ports, settings, record, emit, network, live=set())
@@ -55,6 +55,7 @@ class Seen:
     warm: Warm | None
     live: Revision | None
     restarted: frozenset[str] = frozenset()
+    unfinished: RolloutRecord | None = None
 
     @property
     def service(self) -> str:
@@ -231,7 +232,9 @@ class Controller:
 
     def _seen(self, one: ServiceSettings, replicas: Sequence[Replica], restarted: frozenset[str]) -> Seen:
         journal, pool, network = self._ports.journal, self._ports.proxy.pool(one.name), self._networks[one.name]
-        return Seen(one, network, replicas, pool, journal.warm(one.name), journal.live(one.name), restarted)
+        unfinished = journal.unfinished(one.name)
+        live = journal.live(one.name) if unfinished is None else None  # paused between two: neither joins by itself
+        return Seen(one, network, replicas, pool, journal.warm(one.name), live, restarted, unfinished)
 
     def _with_restarts(self, seen: Sequence[Seen]) -> list[Seen]:
         """Something has happened to these services. A replica that is back at its old address may have been gone
@@ -253,10 +256,9 @@ class Controller:
 
     def _unsettled(self, one: Seen) -> bool:
         """Whether a rollout of this service is under way or was left so, or warm replicas have been kept long enough.
-        One that was paused stays so until somebody deploys."""
-        record = self._ports.journal.unfinished(one.service)
-        if record is not None and record.state != "paused":
-            return True
+        One that was paused stays so until somebody resumes, aborts or deploys."""
+        if one.unfinished is not None:
+            return not control.stays_paused(self._ports.journal, one.unfinished)
         target = one.live.key if one.live is not None else RevisionKey("", "")
         return one.warm is not None and warm.expired(one.warm, one.replicas, target, self._ports.clock.wall())
 

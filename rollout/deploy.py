@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rollout import membership, recover, strategies, warm
-from rollout.errors import ImageNotFound, Interrupted, NotUndone, RolloutError
-from rollout.events import NothingToDo, Notice, RolloutStarted, Sink
-from rollout.execution import close, only_leaving, perform, undo
-from rollout.model import FailureAction, Pool, Revision, RevisionKey, ServiceSettings
+from rollout.control import BY_FAILURE_ACTION, Wish
+from rollout.errors import Aborted, ImageNotFound, NotUndone, RolloutError
+from rollout.events import NothingToDo, Notice, Paused, RolloutStarted, Sink
+from rollout.execution import close, only_leaving, outcome_of, perform, undo, unfinished
+from rollout.model import FailureAction, Pool, Promotion, Revision, RevisionKey, ServiceSettings
 from rollout.plan import Observed, Plan, Remove, Start
 from rollout.ports import RolloutRecord
 from rollout.receipt import Receipt
 from rollout.retention import retain
-from rollout.steps.run import Ports, ReplicaFailed, Run, routed_ids
+from rollout.steps.run import LeftPaused, Ports, ReplicaFailed, Run, routed_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ def deploy(
 ) -> Receipt | None:
     """Bring the service to the requested revision; None when it is there already. Raises a RolloutError otherwise: its
     type says whether the service is as it was (DeployFailed) or not (NotUndone)."""
+    settings = _settings_for(request.what, settings)
     with ports.lock.hold(settings.name, request.what, request.wait_lock):
         network = ports.proxy.network(settings)
         recover.converge(ports, settings, network, emit)
@@ -50,6 +52,13 @@ def deploy(
             return None
         _begin(run, request, observed, plan)
         return carry_out(run, plan, request.project)
+
+
+def _settings_for(what: str, settings: ServiceSettings) -> ServiceSettings:
+    """Who goes back is in a hurry: nobody has to promote what has served before, and nothing is prepared for it."""
+    if what != "rollback":
+        return settings
+    return replace(settings, promotion=Promotion.AUTO, hooks=replace(settings.hooks, pre_deploy=None))
 
 
 def make_plan(run: Run, request: Request) -> tuple[Observed, Plan]:
@@ -172,20 +181,39 @@ def _retain(run: Run, project: str) -> None:
 
 def _failed(run: Run, error: RolloutError, began: float) -> RolloutError:
     """What to raise after doing what has to be done about it."""
+    if isinstance(error, LeftPaused):
+        return error
+    if not isinstance(error, Aborted):
+        left = _left_as_it_is(run, error)
+        if left is not None:
+            return left
+    try:
+        undo(run, error.message)
+    except NotUndone as failure:
+        raise unfinished(run, failure) from error
+    close(run, outcome_of(error), began=began, reason=error.message)
+    return error
+
+
+def _left_as_it_is(run: Run, error: RolloutError) -> NotUndone | None:
+    """Where going back is not what is wanted: what to raise then."""
     if only_leaving(run):
-        return NotUndone(
-            f"service {run.service}: revision {run.record.target.number} serves, but the old replicas could not be "
-            f"cleared away: {error.message}",
-            hint=f"`rollout deploy {run.service}` does the rest",
-            details=error.details,
+        return unfinished(
+            run,
+            NotUndone(
+                f"service {run.service}: revision {run.record.target.number} serves, but the old replicas could not be "
+                f"cleared away: {error.message}",
+                hint=f"`rollout deploy {run.service}` does the rest",
+                details=error.details,
+            ),
         )
     if run.settings.update.failure_action is FailureAction.PAUSE and isinstance(error, ReplicaFailed):
         run.ports.journal.mark_state(run.record.id, state="paused")
+        run.ports.journal.wish(run.record.id, Wish.PAUSE, BY_FAILURE_ACTION)
+        run.emit(Paused(run.service, run.record.id, BY_FAILURE_ACTION, run.plan.steps[run.index].text()))
         return NotUndone(
             f"{error.message}; paused, as failure_action says: old and new replicas run on, the pool stays as it was",
             hint=f"look at the new containers; the next `rollout deploy {run.service}` finishes it or takes it back",
             details=error.details,
         )
-    undo(run, error.message)
-    close(run, "interrupted" if isinstance(error, Interrupted) else "undone", began=began, reason=error.message)
-    return error
+    return None

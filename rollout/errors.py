@@ -10,6 +10,7 @@
     │   ├── ProxyUnreachable      the proxy
     │   └── StateError            `.rollout/` cannot be read or written (disk full, permission)
     ├── DeployFailed          1   the service is exactly as it was
+    │   ├── Aborted               somebody asked for it
     │   ├── Unhealthy             a new replica did not become ready, or died
     │   ├── ProxyRejected         the proxy refused the config; the last good one is in force
     │   ├── ImageNotFound         there is no such image to deploy
@@ -128,6 +129,10 @@ class DeployFailed(RolloutError):
     """The deploy failed; unless `NotUndone` follows, the service is exactly as it was."""
 
     exit_code = ExitCode.FAILED
+
+
+class Aborted(DeployFailed):
+    """Somebody asked for the rollout to be taken back (`rollout abort`)."""
 
 
 class Unhealthy(DeployFailed):

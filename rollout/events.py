@@ -78,6 +78,43 @@ class Undone(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Held(Event):
+    """Everything is ready for the switch, which waits until somebody promotes. `addresses` are the new replicas'."""
+
+    rollout: int
+    revision: int
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted(Event):
+    """`who` as with all that people ask for: `cli:anna`, `api:ci`."""
+
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paused(Event):
+    """The rollout stands still; `before` is the step that comes next."""
+
+    rollout: int
+    who: str  # failure_action: as update_config says
+    before: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed(Event):
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
+class Aborting(Event):
+    """Somebody asked for it; an undo follows."""
+
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
 class Recovering(Event):
     """An earlier run died; `text` says which, and whether it is finished or undone."""
 
@@ -107,16 +144,33 @@ class ComposeOutput(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class HookOutput(Event):
+    """A line that a hook printed."""
+
+    hook: str  # pre_deploy | post_switch | pre_stop
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class NothingToDo(Event):
     revision: int
     replicas: int
 
 
 @dataclass(frozen=True, slots=True)
+class Unfinished(Event):
+    """A rollout could be neither finished nor taken back; the next run tries again. No `Finished` follows."""
+
+    rollout: int
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished(Event):
     """The end of a rollout, good or bad; `receipt` is `Receipt.as_json()`. The last event of a run with `--json`."""
 
-    outcome: str  # deployed | undone | failed | paused | interrupted
+    outcome: str  # deployed | undone | aborted | interrupted | failed
     receipt: Mapping[str, Any] = field(default_factory=dict)
 
 

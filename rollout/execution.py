@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rollout import steps
-from rollout.errors import DeployFailed, Interrupted, NotUndone, RolloutError, StateError
-from rollout.events import Finished, StepFailed, StepFinished, StepStarted, Undone, UndoStarted
+from rollout.control import GLANCE
+from rollout.errors import Aborted, DeployFailed, Interrupted, NotUndone, RolloutError, StateError
+from rollout.events import (
+    Aborting,
+    Finished,
+    Paused,
+    Resumed,
+    StepFailed,
+    StepFinished,
+    StepStarted,
+    Undone,
+    UndoStarted,
+    Unfinished,
+    Warned,
+)
 from rollout.model import Counters, FailureAction
-from rollout.plan import Check, Drain, Monitor, Observed, Plan, Remove, Step, Stop, Switch
+from rollout.plan import Check, Drain, Monitor, Observed, Plan, PostSwitch, Remove, Step, Stop, Switch
 from rollout.receipt import Receipt, total_usage
-from rollout.steps.run import ReplicaFailed, Run, routed_ids
+from rollout.steps.run import LeftPaused, ReplicaFailed, Run, routed_ids
 from rollout.steps.usage import measurements
 from rollout.strategies.undo import undo as undo_plan
 
@@ -20,9 +33,41 @@ def perform(run: Run, plan: Plan) -> None:
     run.begin_plan(plan)
     for index, step in enumerate(plan.steps):
         run.index = index
+        heed(run, step)
         _still_allowed(run, step)
         _perform_one(run, step)
     run.index = len(plan.steps)
+
+
+def heed(run: Run, step: Step) -> None:
+    """What people have asked for since the last step: stand still while it is paused, raise Aborted.
+
+    Raises LeftPaused when a signal ends the pause of what has switched, Interrupted before.
+    """
+    if run.standing(fresh=True).paused and not run.aborted_by():
+        _stand_still(run, step)
+    if by := run.aborted_by():
+        run.emit(Aborting(run.service, by))
+        raise Aborted(f"service {run.service}: aborted by {by}")
+    if (by := run.standing().aborted) and not isinstance(step, Remove):
+        run.emit(Warned(run.service, "not-aborted", f"not aborted, as {by} asked: {run.no_way_back()}"))
+
+
+def _stand_still(run: Run, step: Step) -> None:
+    run.emit(Paused(run.service, run.record.id, run.standing().paused, step.text()))
+    began = run.ports.clock.now()
+    with run.off_the_clock():
+        while run.standing().paused and not run.aborted_by():
+            run.stop_if_asked()
+            if run.interrupted() or not run.waits_for_people:
+                raise LeftPaused(
+                    f"service {run.service}: rollout {run.record.id} is paused and stays as it is",
+                    hint=f"`rollout resume {run.service}` or `rollout abort {run.service}`, then `rollout sync`",
+                )
+            run.ports.clock.sleep(GLANCE)
+    run.phases["paused"] = run.phases.get("paused", 0.0) + run.ports.clock.now() - began
+    if by := run.standing().resumed:
+        run.emit(Resumed(run.service, by))
 
 
 def undo(run: Run, reason: str) -> None:
@@ -58,12 +103,25 @@ def close(run: Run, outcome: str, *, began: float, reason: str = "") -> Receipt:
     return receipt
 
 
+def unfinished(run: Run, error: NotUndone) -> NotUndone:
+    """Tell that the rollout stays neither finished nor taken back, and answer the error to raise."""
+    run.emit(Unfinished(run.service, run.record.id, error.message, error.hint))
+    return error
+
+
+def outcome_of(error: RolloutError) -> str:
+    """What became of a rollout that was taken back because of this."""
+    if isinstance(error, Aborted):
+        return "aborted"
+    return "interrupted" if isinstance(error, Interrupted) else "undone"
+
+
 def only_leaving(run: Run) -> bool:
     """Whether the failing step comes after the last switch: the new version serves, only old replicas are left to
     go.
     """
     rest = run.plan.steps[run.index :]
-    return run.record.switched and not any(isinstance(s, Switch | Check | Monitor) for s in rest)
+    return run.record.switched and not any(isinstance(s, Switch | PostSwitch | Check | Monitor) for s in rest)
 
 
 def _perform_one(run: Run, step: Step) -> None:

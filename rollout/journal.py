@@ -17,32 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from rollout.errors import StateError
+from rollout.journal_schema import bring_up_to_date, is_newer
 from rollout.model import Pool, PoolOptions, Revision, RevisionKey, Upstream
-from rollout.ports import Clock, RolloutRecord, Warm
-
-VERSION = 1
-
-_SCHEMA = """
-CREATE TABLE revision (
-  service TEXT NOT NULL, number INTEGER NOT NULL, config_hash TEXT NOT NULL, image_id TEXT NOT NULL,
-  image TEXT NOT NULL, config TEXT NOT NULL, created_at REAL NOT NULL,
-  PRIMARY KEY (service, number), UNIQUE (service, config_hash, image_id)
-) STRICT;
-CREATE TABLE live (service TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT;
-CREATE TABLE rollout (
-  id INTEGER PRIMARY KEY, service TEXT NOT NULL, what TEXT NOT NULL, state TEXT NOT NULL, strategy TEXT NOT NULL,
-  target INTEGER NOT NULL, old TEXT NOT NULL, previous TEXT, switched INTEGER NOT NULL DEFAULT 0,
-  forced INTEGER NOT NULL DEFAULT 0, marker TEXT NOT NULL, started_at REAL NOT NULL, receipt TEXT NOT NULL DEFAULT '{}'
-) STRICT;
-CREATE INDEX rollout_by_service ON rollout (service, id);
-CREATE TABLE step (
-  rollout INTEGER NOT NULL, seq INTEGER PRIMARY KEY, position INTEGER NOT NULL, step TEXT NOT NULL,
-  detail TEXT NOT NULL, begun_at REAL NOT NULL, done_at REAL, result TEXT
-) STRICT;
-CREATE INDEX step_by_rollout ON step (rollout, position);
-CREATE TABLE warm (service TEXT PRIMARY KEY, number INTEGER NOT NULL, replicas TEXT NOT NULL, until REAL NOT NULL)
-STRICT;
-"""
+from rollout.ports import Clock, RolloutRecord, Warm, Wished
 
 UNFINISHED = ("running", "undoing", "paused")
 
@@ -126,6 +103,21 @@ class SqliteJournal:
                     " ON CONFLICT (service) DO UPDATE SET number = excluded.number",
                     (rollout,),
                 )
+
+    def wish(self, rollout: int, wish: str, who: str) -> None:
+        with self._write() as db:
+            db.execute(
+                "INSERT INTO wish (rollout, wish, who, asked_at) VALUES (?, ?, ?, ?)",
+                (rollout, wish, who, self._clock.wall()),
+            )
+
+    def wishes(self, rollout: int) -> list[Wished]:
+        rows = self._read("SELECT * FROM wish WHERE rollout = ? ORDER BY seq", (rollout,))
+        return [Wished(row["wish"], row["who"], row["asked_at"]) for row in rows]
+
+    def last_step(self, rollout: int) -> str:
+        rows = self._read("SELECT step FROM step WHERE rollout = ? ORDER BY seq DESC LIMIT 1", (rollout,))
+        return str(rows[0]["step"]) if rows else ""
 
     def revision(self, service: str, key: RevisionKey, image: str, config: str) -> Revision:
         known = self._read(
@@ -278,15 +270,12 @@ class SqliteJournal:
         (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()  # a page that is torn is else met in mid-deploy
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version > VERSION:
+        if version := is_newer(db):
             raise StateError(
                 f"the journal {self._path} was written by a newer rollout (version {version} of its format)",
                 hint="upgrade rollout",
             )
-        if version == 0:
-            with db:
-                db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+        bring_up_to_date(db)
         return db
 
     def _put_aside(self) -> None:

@@ -36,7 +36,7 @@ def sync(run: Run) -> frozenset[str]:
     """
     replicas = run.ports.engine.replicas(run.service)
     pool = run.ports.proxy.pool(run.service)
-    warm, live = run.ports.journal.warm(run.service), run.ports.journal.live(run.service)
+    warm, live = run.ports.journal.warm(run.service), _live(run)
     wanted = [r for r in belonging(replicas, pool, warm, live) if _fit(run, r, pool)]
     if not wanted:
         if pool is not None and pool.upstreams:
@@ -52,6 +52,12 @@ def sync(run: Run) -> frozenset[str]:
             run.switched[replica_id] = switched
     run.live = {r.id for r in wanted}
     return frozenset(run.live)
+
+
+def _live(run: Run) -> Revision | None:
+    """The revision whose ready replicas join the pool by themselves: none while a rollout is paused between two."""
+    journal = run.ports.journal
+    return None if journal.unfinished(run.service) is not None else journal.live(run.service)
 
 
 def _fit(run: Run, replica: Replica, pool: Pool | None) -> bool:

@@ -204,6 +204,13 @@ class Strategy(StrEnum):
     RECREATE = "recreate"
 
 
+class Promotion(StrEnum):
+    """Who says that a new version may take the traffic: the checks alone, or a person as well."""
+
+    AUTO = "auto"
+    MANUAL = "manual"
+
+
 class Order(StrEnum):
     START_FIRST = "start-first"
     STOP_FIRST = "stop-first"
@@ -256,6 +263,26 @@ class UpdateConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Hook:
+    """A command of the user's: exactly one of `command` (in a container) and `host_command`. `timeout` in seconds;
+    `fails`: whether its failure is the deploy's."""
+
+    command: tuple[str, ...] = ()
+    host_command: tuple[str, ...] = ()
+    timeout: float = 30.0
+    fails: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """When commands of the user's run; None: none is asked for."""
+
+    pre_deploy: Hook | None = None  # once, before anything is started, from the new image
+    post_switch: Hook | None = None  # once, after the last switch, in a new replica
+    pre_stop: Hook | None = None  # in each old replica, after it has drained
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceSettings:
     """One service that `rollout` deploys. Times in seconds."""
 
@@ -264,6 +291,7 @@ class ServiceSettings:
     image: str = ""  # the reference in the Compose file; empty: built, named by Compose
     replicas: int = 1
     strategy: Strategy = Strategy.ROLLING
+    promotion: Promotion = Promotion.AUTO
     health: HealthCheck = HealthCheck()
     update: UpdateConfig = UpdateConfig()
     rollback: UpdateConfig = UpdateConfig()
@@ -272,6 +300,7 @@ class ServiceSettings:
     keep: int = 3  # revisions whose image is kept for rollback
     progress_deadline: float = 600.0
     stop_grace_period: float = 10.0
+    hooks: Hooks = Hooks()
     pool: PoolOptions = PoolOptions()
     networks: tuple[str, ...] = ()  # engine names of the networks it is attached to
     depends_on: tuple[str, ...] = ()

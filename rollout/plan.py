@@ -31,6 +31,16 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class PreDeploy(Step):
+    """Run the hook of that name; nothing has been started yet."""
+
+    kind: ClassVar[str] = "pre_deploy"
+
+    def text(self) -> str:
+        return "run the pre_deploy hook"
+
+
+@dataclass(frozen=True, slots=True)
 class Start(Step):
     """Create and start `count` replicas of the target revision."""
 
@@ -67,6 +77,17 @@ class Check(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class Hold(Step):
+    """Wait until somebody promotes the batches' replicas, which are ready and take no traffic yet."""
+
+    kind: ClassVar[str] = "hold"
+    batches: tuple[int, ...]
+
+    def text(self) -> str:
+        return "hold until it is promoted"
+
+
+@dataclass(frozen=True, slots=True)
 class Switch(Step):
     """Change the pool: batches in, old replicas out; confirmed live."""
 
@@ -81,6 +102,16 @@ class Switch(Step):
         parts = ["put the new replicas in"] if self.add else []
         parts += [f"take out {_ids(self.remove)}"] if self.remove else []
         return "switch: " + (", ".join(parts) or "confirm the pool")
+
+
+@dataclass(frozen=True, slots=True)
+class PostSwitch(Step):
+    """Run the hook of that name; the old replicas can still take the traffic back."""
+
+    kind: ClassVar[str] = "post_switch"
+
+    def text(self) -> str:
+        return "run the post_switch hook"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +144,17 @@ class Drain(Step):
 
     def text(self) -> str:
         return f"drain {_ids(self.replicas)}"
+
+
+@dataclass(frozen=True, slots=True)
+class PreStop(Step):
+    """Run the hook of that name for each of these drained replicas."""
+
+    kind: ClassVar[str] = "pre_stop"
+    replicas: tuple[str, ...]
+
+    def text(self) -> str:
+        return f"run the pre_stop hook in {_ids(self.replicas)}"
 
 
 @dataclass(frozen=True, slots=True)

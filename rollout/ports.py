@@ -7,7 +7,7 @@ full container ids; failures are RolloutError subclasses only, foreign errors ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -58,6 +58,14 @@ class Watch(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Lines of a container's output; `mark` says how far they go, for the next call."""
+
+    lines: tuple[str, ...] = ()
+    mark: str = ""
+
+
 class Engine(Protocol):
     """Containers of one Compose project. Another project's containers are never seen and never touched."""
 
@@ -98,9 +106,29 @@ class Engine(Protocol):
     def logs(self, replica_id: str, lines: int) -> list[str]:
         """The last `lines` lines of its output, oldest first; empty when it is gone or its log driver keeps none."""
 
-    def exec(self, container: str, argv: Sequence[str], *, user: str = "", timeout: float = 30.0) -> ExecResult:
-        """Run argv (no shell) inside a running container. Raises EngineError when the container is not running;
-        a missing program is exit code 126 or 127."""
+    def exec(
+        self,
+        container: str,
+        argv: Sequence[str],
+        *,
+        user: str = "",
+        timeout: float = 30.0,
+        environment: Mapping[str, str] | None = None,
+    ) -> ExecResult:
+        """Run argv (no shell) inside a running container, with these variables besides its own. Raises EngineError when
+        the container is not running; a missing program is exit code 126 or 127."""
+
+    def start_job(self, service: str, argv: Sequence[str], config: str, environment: Mapping[str, str]) -> str:
+        """Start argv (no shell) in a one-off container of the service as the resolved project `config` has it, through
+        Compose: its image, environment, networks and volumes, no ports, never restarted, never a replica. Returns its
+        id, good for `inspect`, `output`, `stop` and `remove`. Raises DeployFailed when it cannot be run, ComposeError,
+        EngineError; what was made until then is among `jobs`."""
+
+    def jobs(self, service: str) -> list[str]:
+        """The ids of the one-off containers that `start_job` made and that are still there, in whatever state."""
+
+    def output(self, container: str, after: str) -> Output:
+        """What the container printed since `after` (the mark of the last call; empty: all), oldest first."""
 
     def usage(self, replica_id: str) -> Usage | None:
         """CPU and memory of a running container, None when it is not running."""
@@ -135,6 +163,22 @@ class Prober(Protocol):
         `address` is the IP the proxy will use; `port` the service's (used when the check names none).
         Docker's own HEALTHCHECK is not the prober's business. Never raises for what the replica does.
         """
+
+
+class Host(Protocol):
+    """Programs of the host that rollout runs on."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        timeout: float,
+        say: Callable[[str], None],
+        given_up: Callable[[], bool],
+    ) -> ExecResult:
+        """Run argv (no shell) in the project directory with these variables besides our own; `say` gets each line of
+        its output as it comes. A missing program is exit code 126 or 127. It and its children are ended when `given_up`
+        answers True (the result is then of no interest). Raises DeployFailed after `timeout` seconds."""
 
 
 class Proxy(Protocol):
@@ -213,7 +257,7 @@ class RolloutRecord:
     id: int
     service: str
     what: str  # deploy | rollback
-    state: str  # running | undoing | deployed | undone | failed | paused
+    state: str  # running | undoing | paused, or ended: deployed | undone | aborted | interrupted | failed
     strategy: str
     target: Revision
     old: tuple[str, ...]  # container ids in service when it began
@@ -233,6 +277,15 @@ class Warm:
     revision: int
     replicas: tuple[str, ...]
     until: float  # wall clock
+
+
+@dataclass(frozen=True, slots=True)
+class Wished:
+    """What somebody asked of a rollout under way (`control.Wish`). `at` is wall clock."""
+
+    wish: str  # pause | resume | abort | promote
+    who: str
+    at: float
 
 
 class Journal(Protocol):
@@ -260,6 +313,15 @@ class Journal(Protocol):
         """May be written together with the next write: what was done is observed by a recovery, never read."""
 
     def mark_state(self, rollout: int, *, state: str | None = None, switched: bool | None = None) -> None: ...
+
+    def wish(self, rollout: int, wish: str, who: str) -> None:
+        """Ask for it, from whatever process; who performs the rollout looks at `wishes`."""
+
+    def wishes(self, rollout: int) -> list[Wished]:
+        """Oldest first. May be called from several threads at once."""
+
+    def last_step(self, rollout: int) -> str:
+        """The kind of the step that was begun last, empty before the first."""
 
     def finish(self, rollout: int, state: str, receipt: Mapping[str, Any]) -> None:
         """The rollout is over; when `deployed`, its target is the live revision from here on, in the same commit."""

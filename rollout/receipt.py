@@ -20,7 +20,7 @@ class Receipt:
     service: str
     rollout: int
     what: str
-    outcome: str  # deployed | undone | failed | paused | interrupted
+    outcome: str  # deployed | undone | aborted | interrupted | failed
     strategy: str
     revision: int
     previous: int | None

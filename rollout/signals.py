@@ -16,6 +16,7 @@ WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 AGAIN = "(once more: leave at once; the next run then cleans up)"
 BEFORE_SWITCH = f"interrupted: nothing was switched yet, taking back what was started {AGAIN}"
 AFTER_SWITCH = f"interrupted: the new version is in the pool already, so this rollout is finished first {AGAIN}"
+PAUSED = f"interrupted: the rollout is paused after its switch and stays so {AGAIN}"
 UNDOING = f"interrupted: the undo that is under way is finished first {AGAIN}"
 SETTLING = f"interrupted: ending as soon as the pool is in order {AGAIN}"
 
@@ -58,6 +59,10 @@ class Interruption:
         if isinstance(event, events.RolloutStarted):
             self._sentence = BEFORE_SWITCH
         elif isinstance(event, events.StepStarted) and event.step == "switch" and self._sentence == BEFORE_SWITCH:
+            self._sentence = AFTER_SWITCH
+        elif isinstance(event, events.Paused) and self._sentence == AFTER_SWITCH:
+            self._sentence = PAUSED
+        elif isinstance(event, events.Resumed) and self._sentence == PAUSED:
             self._sentence = AFTER_SWITCH
         elif isinstance(event, events.UndoStarted):
             self._sentence = UNDOING

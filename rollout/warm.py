@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rollout import steps
 from rollout.model import Replica, RevisionKey
-from rollout.plan import Drain, Remove, Stop
+from rollout.plan import Drain, PreStop, Remove, Stop
 from rollout.ports import Warm
 from rollout.steps.run import Run
 
@@ -48,7 +48,7 @@ def _retire(run: Run, warm: Warm, replicas: Sequence[Replica]) -> None:
     now = run.ports.journal.warm(run.service)
     still_wanted = frozenset(now.replicas) if now is not None and now != warm else frozenset[str]()
     ids = tuple(r.id for r in replicas if r.id in warm.replicas and r.id not in still_wanted)
-    for step in (Drain(ids), Stop(ids), Remove(ids)) if ids else ():
+    for step in (Drain(ids), PreStop(ids), Stop(ids), Remove(ids)) if ids else ():
         steps.perform(run, step)
     if now == warm:
         run.ports.journal.set_warm(run.service, None)

@@ -169,7 +169,8 @@ def _assemble(
 ) -> Wired:
     from rollout.engines.docker import DockerEngine
     from rollout.fanout import threads
-    from rollout.lock import FileLock
+    from rollout.host import HostPrograms
+    from rollout.lock import FileLock, held_fds
     from rollout.probes import Probes
     from rollout.steps.run import Ports
 
@@ -183,12 +184,14 @@ def _assemble(
         clock,
         compose_pull=lambda service, config: compose.pull(service, config, progress=said(service)),
         compose_build=lambda service: compose.build(service, progress=said(service)),
+        compose_job=compose.start_job,
         connection=connection,
     )
     process = _proxy_process(project, connection)
     proxy = _proxy(project, process, clock, str(state.proxy_lock))
     lock = FileLock(state.locks, clock)
-    ports = Ports(engine, engine, proxy, Probes(engine, clock), journal, lock, clock, threads)
+    host = HostPrograms(project.name, project.directory, clock, held_fds)
+    ports = Ports(engine, engine, proxy, Probes(engine, clock), journal, lock, clock, threads, host)
     return Wired(project, loaded, compose, connection, engine, process, proxy, journal, lock, state, ports)
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from rollout.control import condition, standing
 from rollout.errors import ProxyUnreachable, RolloutError, SpecError
 from rollout.model import Finding, Pool, Replica, Severity
-from rollout.ports import RolloutRecord
+from rollout.ports import Journal, RolloutRecord
 from rollout.steps.run import routed_ids, upstream_name
 from rollout.targets import live_revision
 from rollout.wiring import Wired
@@ -63,17 +64,26 @@ def _service(wired: Wired, service: str) -> dict[str, Any]:
         "wanted": wired.project.services[service].replicas,
         "replicas": _replicas(wired, replicas, pool, frozenset(warm.replicas if warm else ())),
         "warm": {"revision": warm.revision, "until": warm.until} if warm else None,
-        "unfinished": _unfinished(unfinished),
+        "unfinished": _unfinished(ports.journal, unfinished),
         "lock": wired.lock.holder(service),
     }
 
 
-def _unfinished(record: Any) -> dict[str, Any] | None:
+def _unfinished(journal: Journal, record: RolloutRecord | None) -> dict[str, Any] | None:
     if record is None:
         return None
-    revision = record.target.number
-    return {"rollout": record.id, "what": record.what, "state": record.state, "revision": revision,
-            "since": record.started_at}  # fmt: skip
+    wishes = journal.wishes(record.id)
+    now = standing(wishes)
+    return {
+        "rollout": record.id,
+        "what": record.what,
+        "state": condition(record, now, journal.last_step(record.id)),
+        "revision": record.target.number,
+        "since": record.started_at,
+        "switched": record.switched,
+        "by": now.aborted or now.paused,
+        "wishes": [asdict(wish) for wish in wishes],
+    }
 
 
 def _proxy(wired: Wired) -> dict[str, Any]:

@@ -63,12 +63,26 @@ def _service_text(one: dict[str, Any]) -> str:
     if one["warm"]:
         lines.append(f"  revision {one['warm']['revision']} is kept warm until {moment(one['warm']['until'])}")
     if left := one["unfinished"]:
-        what = f"rollout {left['rollout']} ({left['what']} of revision {left['revision']})"
-        since = f"{left['state']} since {moment(left['since'])}"
-        lines.append(f"  unfinished: {what}, {since}; `rollout sync` or the next deploy sees to it")
+        lines.append(f"  {unfinished_text(one['service'], left, at_work=bool(one['lock']))}")
     if one["lock"]:
         lines.append(f"  locked: {lock_text(one['lock'])}")
     return "\n".join(lines)
+
+
+def unfinished_text(service: str, left: dict[str, Any], *, at_work: bool) -> str:
+    """One line: what the rollout does, and what somebody can do about it."""
+    what = f"rollout {left['rollout']} ({left['what']} of revision {left['revision']})"
+    since = f"begun {moment(left['since'])}"
+    state = f"{left['state']} by {left['by']}" if left["by"] else left["state"]
+    ways = {
+        "held": f"`rollout promote {service}` switches, `rollout abort {service}` takes it back",
+        "paused": f"`rollout resume {service}` or `rollout abort {service}`",
+    }
+    if at_work:
+        way = ways.get(left["state"], "")
+        return f"under way: {what}, {since}: {state}" + (f"; {way}" if way else "")
+    way = f"{ways['paused']}, then `rollout sync`" if left["state"] == "paused" else "`rollout sync`"
+    return f"unfinished: {what}, {since}: {state}; {way} or the next deploy sees to it"
 
 
 def lock_text(holder: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from rollout.compose import find, words
 from rollout.compose.dependencies import counted, counts_hold, dependencies
 from rollout.compose.document import parse
+from rollout.compose.pin import never_pulled
 from rollout.compose.process import Output, Process
 
 ALL_PROFILES = "*"
@@ -196,6 +197,24 @@ class Compose:
     ) -> None:
         """Build the service's image. `progress` gets the builder's lines. Raises BuildFailed, ComposeError."""
         self._run("build", service, None, timeout, arguments=[service], progress=progress)
+
+    def start_job(
+        self,
+        service: str,
+        argv: Sequence[str],
+        config: str,
+        environment: Mapping[str, str],
+        label: str,
+        *,
+        timeout: float = CREATE_TIMEOUT,
+    ) -> None:
+        """Start `argv` in a one-off container of the service as that resolved project has it, with this label
+        (`name=value`) and these variables besides its own; nothing is pulled or built, no other service is touched.
+        Returns once it has started. Raises DeployFailed when it cannot be, ComposeError, EngineError."""
+        variables = [part for name, value in environment.items() for part in ("--env", f"{name}={value}")]
+        self._run("run", service, never_pulled(config, service), timeout, keep_open=self._keep_open(), arguments=[
+            "--detach", "--no-deps", "--no-TTY", "--label", label, *variables, service, *argv,
+        ])  # fmt: skip
 
     def _run(
         self,

@@ -1,4 +1,4 @@
-"""A resolved project with another image for one service: the text is changed at that place, the rest stays as it is."""
+"""A resolved project with one value of a service changed: the text is edited at that place, the rest stays as it is."""
 
 from __future__ import annotations
 
@@ -7,21 +7,28 @@ from typing import Any
 
 
 def with_image(config: str, service: str, reference: str) -> str:
-    """`config` (Compose's resolved YAML) with `services.<service>.image` set to `reference`.
+    """`config` (Compose's resolved YAML) with `services.<service>.image` set to `reference`. Raises KeyError."""
+    return _with(config, service, "image", reference)
 
-    Edited as text: written anew, an octal mode or a date would come out as something else. Raises KeyError when there
-    is no such service.
-    """
+
+def never_pulled(config: str, service: str) -> str:
+    """`config` with nothing that would fetch the service's image again when it is used. Raises KeyError."""
+    return _with(config, service, "pull_policy", "never")
+
+
+def _with(config: str, service: str, name: str, text: str) -> str:
+    """Edited as text: written anew, an octal mode or a date would come out as something else. KeyError when there is no
+    such service."""
     import yaml
 
     root = yaml.compose(config, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     section = _value(_value(root, "services"), service)
-    image = json.dumps(reference)  # a YAML scalar as well
+    scalar = json.dumps(text)  # of YAML as well
     for key, value in section.value:
-        if key.value == "image":
-            return config[: value.start_mark.index] + image + config[value.end_mark.index :]
+        if key.value == name:
+            return config[: value.start_mark.index] + scalar + config[value.end_mark.index :]
     first = section.start_mark
-    return f"{config[: first.index]}image: {image}\n{' ' * first.column}{config[first.index :]}"
+    return f"{config[: first.index]}{name}: {scalar}\n{' ' * first.column}{config[first.index :]}"
 
 
 def _value(node: Any, name: str) -> Any:

@@ -145,4 +145,4 @@ class Process:
 
 
 def _subcommand(argv: Sequence[str]) -> str:
-    return next((a for a in argv[1:] if a in {"config", "up", "pull", "build"}), "")
+    return next((a for a in argv[1:] if a in {"config", "up", "pull", "build", "run"}), "")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rollout.errors import (
     BuildFailed,
     ComposeError,
+    DeployFailed,
     EngineError,
     Fault,
     ImageNotFound,
@@ -97,8 +98,9 @@ def command_error(what: str, service: str, output: str) -> RolloutError:
     if "cannot start a paused container" in message:
         hint = f"`docker unpause` or remove the paused container of {service} or of what it depends on"
         return ComposeError(f"Compose will not create beside a paused container: {message}", hint=hint)
-    if what == "build":
-        return BuildFailed(f"the image of {service} could not be built: {message}", details=details)
+    if what in ("build", "run"):
+        failed = BuildFailed(f"the image of {service} could not be built: {message}", details=details)
+        return failed if what == "build" else DeployFailed(f"it could not be started: {message}", details=details)
     doing = {"up": "create a container of"}.get(what, what)
     return ComposeError(f"Compose could not {doing} {service}: {message}", details=details)
 

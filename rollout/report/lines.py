@@ -14,7 +14,9 @@ from rollout.report.receipt import receipt_lines
 from rollout.report.sinks import Style
 from rollout.report.words import said
 
-QUIET_SHOWS = (events.Warned, events.StepFailed, events.UndoStarted, events.Recovering)
+QUIET_SHOWS = (
+    events.Warned, events.StepFailed, events.UndoStarted, events.Recovering, events.Held, events.Paused,
+)  # fmt: skip
 PROGRESS_PAUSE = 2.0  # seconds between two lines of progress; the newest counts, and a log is kept
 
 

@@ -24,7 +24,11 @@ from rollout.report.words import duration, said
 
 FRAMES_PER_SECOND = 10
 MARKS = {"done": Text("✓", "green"), "failed": Text("✗", "bold red"), "waiting": Text("·", "dim")}
-TONES = {events.Warned: "yellow", events.StepFailed: "red", events.Recovering: "yellow", events.Notice: ""}
+TONES = {
+    events.Warned: "yellow", events.Recovering: "yellow", events.Notice: "", events.Held: "bold yellow",
+    events.Promoted: "", events.Paused: "bold yellow", events.Resumed: "", events.Aborting: "yellow",
+    events.ComposeOutput: "dim", events.HookOutput: "dim",
+}  # fmt: skip
 
 
 class _Lasting:
@@ -80,7 +84,7 @@ class LiveReport:
             self._print_results([f"{event.service}: {said(event)}"])
         elif isinstance(event, events.RolloutStarted | events.Recovering):
             self._start()
-        if isinstance(event, events.ComposeOutput | events.Notice | events.Warned | events.Recovering):
+        if type(event) in TONES:
             self._above(event)
         elif isinstance(event, events.StepFailed):
             for line in event.details:
@@ -88,8 +92,7 @@ class LiveReport:
 
     def _above(self, event: events.Event) -> None:
         prefix = f"{event.service}: " if event.service else ""
-        tone = "dim" if isinstance(event, events.ComposeOutput) else TONES[type(event)]
-        self._console.print(Text(prefix + said(event), tone))
+        self._console.print(Text(prefix + said(event), TONES[type(event)]))
 
     def _start(self) -> None:
         self._stop()

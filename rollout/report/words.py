@@ -51,10 +51,22 @@ _SAYINGS: Mapping[type[events.Event], Callable[[Any], str]] = {
     events.StepFailed: lambda e: f"{e.step} failed: {e.reason}",
     events.UndoStarted: lambda e: f"undoing: {e.reason}",
     events.Undone: lambda e: f"undone in {duration(e.seconds)}: the service is exactly as it was",
+    events.Held: lambda e: (
+        f"ready and held: `rollout promote {e.service}` switches to revision {e.revision} ({', '.join(e.addresses)}), "
+        f"`rollout abort {e.service}` takes it back"
+    ),
+    events.Promoted: lambda e: f"promoted by {e.who}",
+    events.Paused: lambda e: (
+        f"paused by {e.who}, before: {e.before}; `rollout resume {e.service}` or `rollout abort {e.service}`"
+    ),
+    events.Resumed: lambda e: f"resumed by {e.who}",
+    events.Aborting: lambda e: f"abort asked by {e.who}",
+    events.Unfinished: lambda e: f"left unfinished: {e.reason}",
     events.Recovering: lambda e: f"recovering: {e.text}",
     events.Notice: lambda e: f"note: {e.text}",
     events.Warned: lambda e: f"warning: {e.text} [{e.code}]",
     events.ComposeOutput: lambda e: f"compose: {e.text}",
+    events.HookOutput: lambda e: f"{e.hook}: {e.text}",
     events.NothingToDo: lambda e: (
         f"nothing to do: revision {e.revision} runs already ({plural(e.replicas, 'replica')})"
     ),

@@ -51,10 +51,25 @@ class HealthSection(Section):
     healthy_deadline: Duration | None = None
 
 
+class HookSection(Section):
+    command: Annotated[tuple[str, ...], BeforeValidator(values.argv)] | None = None
+    host_command: Annotated[tuple[str, ...], BeforeValidator(values.argv)] | None = None
+    timeout: Duration | None = None
+    failure: Literal["fail", "continue"] | None = None
+
+
+class HooksSection(Section):
+    pre_deploy: HookSection = HookSection()
+    post_switch: HookSection = HookSection()
+    pre_stop: HookSection = HookSection()
+
+
 class ServiceSection(Section):
     port: Port | None = None
     strategy: Literal["rolling", "blue-green", "recreate"] = "rolling"
+    promotion: Literal["auto", "manual"] = "auto"
     health: HealthSection = HealthSection()
+    hooks: HooksSection = HooksSection()
     drain_timeout: Duration | None = None
     keep_warm: Duration | None = None
     keep: Annotated[Whole, Field(ge=1, le=1000)] | None = None

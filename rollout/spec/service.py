@@ -10,11 +10,13 @@ from rollout.model import (
     HealthCheck,
     Order,
     PoolOptions,
+    Promotion,
     ServiceSettings,
     Strategy,
     UpdateConfig,
 )
 from rollout.spec.faults import Faults, Place, Refused
+from rollout.spec.hooks import read_hooks
 from rollout.spec.validate import validate
 from rollout.spec.values import image, seconds, service_name
 
@@ -46,6 +48,10 @@ def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Fault
         return None
     port = section.port or _exposed_port(raw, (*place, "x-rollout", "port"), faults)
     health = _health(section.health, raw, (*place, "x-rollout", "health"), faults)
+    hooks = read_hooks(section.hooks, (*place, "x-rollout", "hooks"), faults)
+    if section.promotion == Promotion.MANUAL and section.strategy != Strategy.BLUE_GREEN:
+        hint = "write strategy: blue-green, which has one switch to wait before"
+        faults.add((*place, "x-rollout", "promotion"), f"manual means nothing to {section.strategy}", hint)
     chosen = given(section, "drain_timeout", "keep_warm", "keep", "progress_deadline")
     chosen.setdefault("progress_deadline", max(600.0, 2 * health.healthy_deadline))
     if len(faults.found) > before:
@@ -56,10 +62,12 @@ def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Fault
         image=str(raw.get("image") or ""),
         replicas=_replicas(raw),
         strategy=Strategy(section.strategy),
+        promotion=Promotion(section.promotion),
         health=health,
         update=update,
         rollback=rollback,
         stop_grace_period=_compose_seconds(raw.get("stop_grace_period"), 10.0),
+        hooks=hooks,
         pool=PoolOptions(**given(section, "keepalive", "keepalive_timeout", "hosts", "balance")),
         networks=_networks(raw, networks),
         depends_on=tuple(sorted(raw.get("depends_on") or {})),

@@ -23,17 +23,27 @@ _WANTED = (
 
 
 def validate(model: type[Section], raw: object, place: Place, faults: Faults) -> Section | None:
-    """The section, or None with its faults added. An empty section (`x-rollout:`) is one without keys."""
+    """The section, or None with its faults added. An empty section (`x-rollout:`) is one without keys. `raw` is as
+    Compose writes it, a dollar twice."""
     from pydantic import ValidationError
 
     try:
-        return model.model_validate({} if raw is None else raw)
+        return model.model_validate({} if raw is None else _unescaped(raw))
     except ValidationError as error:
         for one in error.errors(include_url=False):
             at = _place(model, one["loc"])
             message, hint = _said(one, model, at)
             faults.add((*place, *at), message, hint)
         return None
+
+
+def _unescaped(raw: object) -> object:
+    """What the user meant: Compose has filled in its variables, and would again in what it has written."""
+    if isinstance(raw, str):
+        return raw.replace("$$", "$")
+    if isinstance(raw, Mapping):
+        return {key: _unescaped(value) for key, value in raw.items()}
+    return [_unescaped(value) for value in raw] if isinstance(raw, list) else raw
 
 
 def _said(error: Mapping[str, Any], model: type[BaseModel], at: Place) -> tuple[str, str]:

@@ -153,6 +153,17 @@ def _status(value: object) -> tuple[int, int]:
     return low, high
 
 
+def argv(value: object) -> tuple[str, ...]:
+    """A program and its arguments, run as they are: there is no shell to take anything in them for its own."""
+    if isinstance(value, str):
+        raise Refused("must be a list: no shell runs it", 'like ["./manage.py", "migrate"], or ["sh", "-c", "…"]')
+    if not isinstance(value, (list, tuple)) or not value or not all(isinstance(part, str) for part in value):
+        raise Refused("must be a list of texts", 'like ["./manage.py", "migrate"]')
+    if not value[0] or any("\x00" in part for part in value):
+        raise Refused("names no program, or holds a NUL", 'like ["./manage.py", "migrate"]')
+    return tuple(value)
+
+
 def command(value: object) -> tuple[str, ...]:
     """What is run inside the replica: a list is run as it is, text by /bin/sh."""
     if isinstance(value, str) and value.strip() and "\x00" not in value:

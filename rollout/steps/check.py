@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from rollout.errors import Interrupted
 from rollout.fanout import Call
 from rollout.plan import Check
 from rollout.steps.readiness import why_never_ready
@@ -22,8 +21,7 @@ def perform(run: Run, step: Check) -> Mapping[str, Any]:
     waits: list[Call] = [partial(why_never_ready, run, i) for i in ids]
     beside: list[Call] = [partial(_prepare_switch, run), *measurements(run, run.live & set(run.record.old))]
     verdicts = run.ports.fan_out([*waits, *beside])
-    if run.interrupted() and not run.undoing and not run.record.switched:
-        raise Interrupted(f"service {run.service}: interrupted before the switch")
+    run.stop_if_asked()
     failures = [v for v in verdicts if isinstance(v, ReplicaFailed)]
     if failures:
         raise _together(run, failures)

@@ -13,6 +13,6 @@ SLICE = 0.25  # a signal is seen within this
 
 def perform(run: Run, step: Delay) -> Mapping[str, Any]:
     until = run.ports.clock.now() + step.seconds
-    while (left := until - run.ports.clock.now()) > 0 and not run.interrupted():
+    while (left := until - run.ports.clock.now()) > 0 and not (run.interrupted() or run.ending()):
         run.ports.clock.sleep(min(SLICE, left))
     return {}

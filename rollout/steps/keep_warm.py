@@ -7,15 +7,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rollout.plan import Drain, KeepWarm, Remove, Stop
+from rollout.plan import Drain, KeepWarm, PreStop, Remove, Stop
 from rollout.ports import Warm
-from rollout.steps import drain, remove, stop
+from rollout.steps import drain, pre_stop, remove, stop
 from rollout.steps.run import Run
 
 
 def perform(run: Run, step: KeepWarm) -> Mapping[str, Any]:
     if run.previous is None:
         run.notice("the old replicas have no stored revision to go back to, so they are not kept warm")
+        pre_stop.perform(run, PreStop(step.replicas))
         stop.perform(run, Stop(step.replicas))
         remove.perform(run, Remove(step.replicas))
         return {"warm": []}
@@ -33,5 +34,6 @@ def _end_former(run: Run, step: KeepWarm) -> None:
     ids = tuple(i for i in (former.replicas if former is not None else ()) if i in there and i not in spared)
     if ids:
         drain.perform(run, Drain(ids))
+        pre_stop.perform(run, PreStop(ids))
         stop.perform(run, Stop(ids))
         remove.perform(run, Remove(ids))

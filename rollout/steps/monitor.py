@@ -18,6 +18,7 @@ def perform(run: Run, step: Monitor) -> Mapping[str, Any]:
     failing = dict.fromkeys(ids, 0)
     until = run.ports.clock.now() + step.seconds
     while run.ports.clock.now() < until and not run.interrupted():
+        run.stop_if_asked()
         for replica_id in ids:
             reason = _why_failed(run, replica_id, restarts[replica_id], failing)
             if reason:

@@ -45,7 +45,7 @@ def why_never_ready(run: Run, replica_id: str) -> ReplicaFailed | None:
             return _failed(run, replica_id, first.name, death or "it was removed by somebody else", replica)
         if _ready(run, replica, watch):
             return None
-        if run.interrupted() and not run.undoing and not run.record.switched:
+        if run.ending():
             return None
         if clock.now() >= deadline:
             waited = f"not ready after {clock.now() - watch.begun:.3g} s: {watch.reason}"

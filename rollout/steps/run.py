@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from rollout.errors import Unhealthy
+from rollout.control import Standing, Wishes
+from rollout.errors import Aborted, Interrupted, Unhealthy
 from rollout.events import Notice, Sink, StepProgress
 from rollout.fanout import FanOut
 from rollout.model import Counters, Pool, Replica, Revision, ServiceSettings, Switched, Upstream, Usage
-from rollout.plan import EXISTING, Plan, Switch
-from rollout.ports import Clock, Engine, Images, Journal, Lock, Prober, Proxy, RolloutRecord
+from rollout.plan import EXISTING, KeepWarm, Plan, Remove, Switch
+from rollout.ports import Clock, Engine, Host, Images, Journal, Lock, Prober, Proxy, RolloutRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Ports:
     lock: Lock
     clock: Clock
     fan_out: FanOut
+    host: Host
 
 
 class ReplicaFailed(Unhealthy):
@@ -35,6 +38,11 @@ class ReplicaFailed(Unhealthy):
     def __init__(self, message: str, failed: Iterable[str], *, hint: str = "", details: Iterable[str] = ()) -> None:
         super().__init__(message, hint=hint, details=tuple(details))
         self.failed = tuple(failed)
+
+
+class LeftPaused(Interrupted):
+    """The rollout is paused and nobody waits for its end, after a signal for instance: it stays so, until somebody
+    resumes or aborts it."""
 
 
 @dataclass(slots=True)
@@ -53,6 +61,7 @@ class Run:
     plan: Plan = field(default_factory=Plan)
     index: int = 0
     undoing: bool = False
+    waits_for_people: bool = True  # while it is paused; else it is left as it is
     deadline: float = 0.0  # clock.now() by which the rollout must be over; 0: none
     batches: dict[int, list[str]] = field(default_factory=dict)
     upstreams: dict[str, Upstream] = field(default_factory=dict)  # replica id -> its upstream when last routed
@@ -64,6 +73,10 @@ class Run:
     usage: dict[str, Usage] = field(default_factory=dict)
     revision_of: dict[str, int] = field(default_factory=dict)  # "ip:port" -> revision number
     phases: dict[str, float] = field(default_factory=dict)
+    wishes: Wishes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.wishes = Wishes(self.ports.journal, self.ports.clock)
 
     @property
     def service(self) -> str:
@@ -72,6 +85,47 @@ class Run:
     def begin_plan(self, plan: Plan) -> None:
         self.plan, self.index = plan, 0
         self.batches[EXISTING] = list(plan.existing)
+
+    def standing(self, *, fresh: bool = False) -> Standing:
+        """What people have asked of this rollout so far; an undo is not asked anything any more."""
+        return Standing() if self.undoing else self.wishes.of(self.record.id, fresh=fresh)
+
+    def aborted_by(self, *, fresh: bool = False) -> str:
+        """Who has asked to take it all back; empty as well where there is no way back."""
+        return "" if self.no_way_back() else self.standing(fresh=fresh).aborted
+
+    def no_way_back(self) -> str:
+        """Why the rollout cannot be aborted any more; empty while it can."""
+        done = self.plan.steps[: self.index]
+        if any(isinstance(step, KeepWarm) for step in done):
+            return "the old replicas are put aside already"
+        if any(isinstance(step, Remove) for step in done) and not (self.previous and self.previous.config):
+            return "the old containers are removed already and their configuration was never stored"
+        return ""
+
+    def ending(self) -> bool:
+        """Whether a wait should end now: an abort, or a signal while it still means to take everything back."""
+        if self.undoing:
+            return False
+        return bool(self.aborted_by()) or (self.interrupted() and not self.record.switched)
+
+    def stop_if_asked(self) -> None:
+        """Raises what `ending` says: Aborted, Interrupted."""
+        if not self.ending():
+            return
+        if by := self.aborted_by():
+            raise Aborted(f"service {self.service}: aborted by {by}")
+        raise Interrupted(f"service {self.service}: interrupted before the switch")
+
+    @contextmanager
+    def off_the_clock(self) -> Iterator[None]:
+        """What is within does not count against `progress_deadline`: people, and what has a limit of its own."""
+        began = self.ports.clock.now()
+        try:
+            yield
+        finally:
+            if self.deadline:
+                self.deadline += self.ports.clock.now() - began
 
     def members(self, batches: Iterable[int]) -> list[str]:
         """Ids of the batches' replicas, those that failed and were tolerated left out."""

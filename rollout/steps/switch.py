@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from rollout.errors import DeployFailed, Interrupted
+from rollout.errors import DeployFailed
 from rollout.plan import Switch
 from rollout.steps.run import Run
 
 
 def perform(run: Run, step: Switch) -> Mapping[str, Any]:
-    if run.interrupted() and not run.undoing and not run.record.switched:
-        raise Interrupted(f"service {run.service}: interrupted before the switch")
+    run.stop_if_asked()
     wanted = run.live_after(step)
     pool = run.pool_of(wanted, run.replicas())
     if not pool.upstreams and not step.maintenance:

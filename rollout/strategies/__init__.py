@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from rollout.model import ServiceSettings, Strategy
 from rollout.plan import Observed, Plan
+from rollout.strategies.hooks import with_hooks
 from rollout.strategies.recreate import recreate
 from rollout.strategies.rolling import blue_green, rolling
 
@@ -19,4 +20,4 @@ STRATEGIES: Mapping[Strategy, Callable[[ServiceSettings, Observed], Plan]] = {
 def plan(settings: ServiceSettings, observed: Observed) -> Plan:
     """What it takes to bring the service to the target revision; empty when it is there. Any strategy, started on the
     half-done world of an interrupted run, gives the rest of that run's work."""
-    return STRATEGIES[settings.strategy](settings, observed)
+    return with_hooks(settings.hooks, observed, STRATEGIES[settings.strategy](settings, observed))

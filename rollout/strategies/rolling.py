@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from rollout.model import Order, ServiceSettings
+from rollout.model import Order, Promotion, ServiceSettings
 from rollout.plan import (
     EXISTING,
     Check,
     Delay,
     Drain,
+    Hold,
     KeepWarm,
     Monitor,
     Observed,
@@ -55,7 +56,23 @@ def rolling(settings: ServiceSettings, observed: Observed) -> Plan:
 def blue_green(settings: ServiceSettings, observed: Observed) -> Plan:
     """The whole new set beside the old one, one switch, the old set kept warm or stopped."""
     at_once = replace(settings.update, parallelism=0, order=Order.START_FIRST)
-    return rolling(replace(settings, update=at_once), observed)
+    plan = rolling(replace(settings, update=at_once), observed)
+    return _held(plan) if settings.promotion is Promotion.MANUAL and _replaces(observed) else plan
+
+
+def _held(plan: Plan) -> Plan:
+    """Wait for a person before the new replicas take traffic, and look again after it: they may have died meanwhile."""
+    at = next((i for i, step in enumerate(plan.steps) if isinstance(step, Switch) and step.add), None)
+    if at is None:
+        return plan
+    switch = plan.steps[at]
+    assert isinstance(switch, Switch)
+    return replace(plan, steps=(*plan.steps[:at], Hold(switch.add), Check(switch.add), *plan.steps[at:]))
+
+
+def _replaces(observed: Observed) -> bool:
+    """Whether another version serves that can go on serving while the new one is held."""
+    return any(r.key != observed.target or r.id in observed.spared for r in observed.outdated() if r.running)
 
 
 def _batches(missing: int, old: list[str], parallelism: int) -> Iterator[tuple[int, int, tuple[str, ...], bool]]:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from rollout.clock import SystemClock
+from rollout.compose import Compose, Options
 from rollout.engines.docker import Connection, DockerEngine
 from rollout.engines.docker.calls import matching
 from rollout.ports import Clock, Engine, Images
@@ -80,10 +81,12 @@ class DockerBench:
         self.engine: Engine = self.docker
         self.images: Images = self.docker
         self.service = "web"
+        self.config = self.project("config")
         self.image = APP
 
     def make_engine(self, create: Callable[[str, int, str | None], None]) -> DockerEngine:
-        return DockerEngine(self.project.name, create, self.clock, connection=self.connection)
+        job = Compose(Options(project_name=self.project.name), cwd=str(self.project.directory)).start_job
+        return DockerEngine(self.project.name, create, self.clock, compose_job=job, connection=self.connection)
 
     def die(self, replica_id: str) -> None:
 

@@ -17,6 +17,7 @@ class FakeBench:
         self.images: Images = FakeImages(self.world)
         self.clock: Clock = FakeClock(self.world)
         self.service = SERVICE
+        self.config = "the resolved project"
         self.image = "shop/web:1"
 
     def die(self, replica_id: str) -> None:

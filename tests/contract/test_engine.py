@@ -29,6 +29,7 @@ class Bench(Protocol):
     images: Images
     clock: Clock
     service: str
+    config: str  # the project as Compose resolves it
     image: str  # a reference the engine has
 
     def die(self, replica_id: str) -> None:
@@ -286,3 +287,52 @@ def test_a_tag_is_another_name_of_the_same_image(bench: Bench) -> None:
     bench.images.untag(KEPT)
     assert bench.images.tags(KEPT.removesuffix("1")) == []
     assert bench.images.image_id(bench.image) == image_id
+
+
+# --- one-off containers ---------------------------------------------------------------------------------------------
+
+SLOW = ["sleep", "0.5"]
+
+
+def started(bench: Bench, *argv: str) -> str:
+    return bench.engine.start_job(bench.service, argv or SLOW, bench.config, {"ROLLOUT_HOOK": "pre_deploy"})
+
+
+def ended(bench: Bench, job: str) -> Replica:
+    def look() -> Replica | None:
+        replica = seen(bench, job)
+        return replica if replica.state is ReplicaState.EXITED else None
+
+    return wait_for(bench.clock, look, timeout=20.0)
+
+
+def test_a_job_is_no_replica_and_is_found_until_it_is_removed(bench: Bench) -> None:
+    assert bench.engine.jobs(bench.service) == []
+    job = started(bench)
+    assert bench.engine.jobs(bench.service) == [job] and bench.engine.replicas(bench.service) == []
+    assert bench.engine.jobs("no-such-service") == []
+    assert ended(bench, job).exit_code == 0
+    assert bench.engine.jobs(bench.service) == [job]
+    bench.engine.remove(job)
+    assert bench.engine.jobs(bench.service) == []
+
+
+def test_a_job_can_be_stopped(bench: Bench) -> None:
+    job = started(bench, "sleep", "1000")
+    bench.engine.stop(job, 1.0)
+    assert seen(bench, job).state is ReplicaState.EXITED
+    bench.engine.remove(job)
+
+
+def test_a_jobs_output_is_read_once(bench: Bench) -> None:
+    job = started(bench, "sh", "-c", "echo begun; sleep 1; echo ended")
+    lines, mark = list[str](), ""
+    while "ended" not in lines:
+        output = bench.engine.output(job, mark)
+        lines, mark = [*lines, *output.lines], output.mark
+        bench.clock.sleep(0.1)
+    assert lines == ["begun", "ended"]
+    assert bench.engine.output(job, mark).lines == ()
+    ended(bench, job)
+    bench.engine.remove(job)
+    assert bench.engine.output(job, mark).lines == ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -96,6 +97,28 @@ def test_warm_is_one_set_per_service(journal: SqliteJournal) -> None:
     assert journal.warm("web") is None
 
 
+def test_wishes_are_of_one_rollout_and_in_order(journal: SqliteJournal) -> None:
+    first, other = _begin(journal), _begin(journal, "api")
+    for wish in ("pause", "resume", "abort"):
+        journal.wish(first.id, wish, f"cli:{wish}")
+    assert [(w.wish, w.who) for w in journal.wishes(first.id)] == [
+        ("pause", "cli:pause"), ("resume", "cli:resume"), ("abort", "cli:abort"),
+    ]  # fmt: skip
+    assert all(w.at > 0 for w in journal.wishes(first.id))
+    assert journal.wishes(other.id) == []
+
+
+def test_the_last_step_is_the_one_begun_last(journal: SqliteJournal) -> None:
+    begun = _begin(journal)
+    assert journal.last_step(begun.id) == ""
+    for index, kind in enumerate(("check", "hold", "check")):
+        journal.step_begun(begun.id, index, kind, {})
+        assert journal.last_step(begun.id) == kind
+        journal.step_done(begun.id, index, {})
+    journal.step_begun(begun.id, 0, "stop", {})  # an undo counts from 0 again
+    assert journal.last_step(begun.id) == "stop"
+
+
 def test_history_is_newest_first_and_limited(journal: SqliteJournal) -> None:
     ids = [_begin(journal, service).id for service in ("web", "api", "web")]
     assert [r.id for r in journal.history(None, 2)] == [ids[2], ids[1]]
@@ -116,6 +139,44 @@ def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
     _begin(journal)
     journal.close()
     assert (tmp_path / "state.db").stat().st_mode & 0o077 == 0
+
+
+def _as_version_1(path: Path) -> None:
+    """What a rollout before there were wishes left: the same tables without theirs."""
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("DROP TABLE wish")
+        db.execute("PRAGMA user_version = 1")
+
+
+def test_a_file_of_the_first_format_is_brought_up_to_date_and_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    with closing(SqliteJournal(path, SystemClock())) as journal:
+        done = _begin(journal, "api")
+        journal.step_begun(done.id, 0, "start", {})
+        journal.finish(done.id, "deployed", {"seconds": 1.5})
+        journal.set_warm("api", Warm("api", 1, ("a",), 5.0))
+        paused = _begin(journal)
+        journal.mark_state(paused.id, state="paused")
+        before = (journal.history(None, 9), journal.revisions("web"), journal.live("api"), journal.warm("api"))
+    _as_version_1(path)
+    with closing(SqliteJournal(path, SystemClock())) as journal:
+        after = (journal.history(None, 9), journal.revisions("web"), journal.live("api"), journal.warm("api"))
+        assert after == before and journal.last_step(done.id) == "start"
+        assert [(w.wish, w.who) for w in journal.wishes(paused.id)] == [("pause", "failure_action")]
+        assert journal.wishes(done.id) == []
+
+
+def test_two_that_bring_it_up_to_date_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    with closing(SqliteJournal(path, SystemClock())) as journal:
+        number = _begin(journal).id
+    _as_version_1(path)
+    with ThreadPoolExecutor(8) as pool:
+        journals = [SqliteJournal(path, SystemClock()) for _ in range(8)]
+        list(pool.map(lambda one: one.wish(number, "pause", "cli:anna"), journals))
+    assert len(journals[0].wishes(number)) == 8
+    for one in journals:
+        one.close()
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,9 +37,9 @@ from rollout.model import (
     Upstream,
     Usage,
 )
-from rollout.ports import ExecResult
+from rollout.ports import ExecResult, Output
 from rollout.steps.run import Ports
-from tests.simulation.world import NETWORK, Generation, World
+from tests.simulation.world import NETWORK, Generation, Job, Program, World
 
 
 class FakeClock:
@@ -74,7 +75,7 @@ class FakeEngine:
 
     def inspect(self, replica_id: str) -> Replica | None:
         self.world.settle()
-        container = self.world.containers.get(replica_id)
+        container = self.world.containers.get(replica_id) or self.world.jobs.get(replica_id)
         return container.replica if container is not None else None
 
     def create(self, service: str, count: int, config: str | None) -> list[str]:
@@ -97,6 +98,11 @@ class FakeEngine:
             self.world.run(container)
 
     def stop(self, replica_id: str, timeout: float | None) -> None:
+        job = self.world.jobs.get(replica_id)
+        if job is not None and job.replica.running:
+            job.replica = replace(job.replica, state=ReplicaState.EXITED, exit_code=143)
+            self.world.changes += 1
+            return
         container = self.world.containers.get(replica_id)
         if container is None or container.replica.state not in (ReplicaState.RUNNING, ReplicaState.PAUSED):
             return
@@ -104,6 +110,12 @@ class FakeEngine:
         self.world.halt(container)
 
     def remove(self, replica_id: str) -> None:
+        if replica_id in self.world.jobs:
+            if self.world.jobs[replica_id].replica.running:
+                raise EngineError(f"container {replica_id[:12]} is running: stop it first")
+            del self.world.jobs[replica_id]
+            self.world.changes += 1
+            return
         container = self.world.containers.get(replica_id)
         if container is None:
             return
@@ -115,11 +127,46 @@ class FakeEngine:
     def logs(self, replica_id: str, lines: int) -> list[str]:
         return ["the last words"][:lines] if replica_id in self.world.containers else []
 
-    def exec(self, container: str, argv: Sequence[str], *, user: str = "", timeout: float = 30.0) -> ExecResult:
+    def exec(
+        self,
+        container: str,
+        argv: Sequence[str],
+        *,
+        user: str = "",
+        timeout: float = 30.0,
+        environment: Mapping[str, str] | None = None,
+    ) -> ExecResult:
         found = self.world.containers.get(container)
         if found is None or not found.replica.running:
             raise EngineError(f"container {container[:12]} is not running")
-        return ExecResult(0, "")
+        if environment:
+            self.world.ran.append((environment["ROLLOUT_HOOK"], container))
+        return ExecResult(found.image.hook_exit, "the hook's last words")
+
+    def start_job(self, service: str, argv: Sequence[str], config: str, environment: Mapping[str, str]) -> str:
+        key = self._wanted(config)
+        self.world.serial += 1
+        job = f"{self.world.serial:012x}".ljust(64, "f")
+        replica = Replica(job, f"{service}-run-{job[:12]}", service, 1, key, ReplicaState.CREATED)
+        self.world.jobs[job] = Job(replica, 0.0)
+        self.world.changes += 1
+        self.world.tick("start_job: made")
+        if not self.world.images[key.image_id].startable:
+            raise DeployFailed("it could not be started")
+        self.world.ran.append((environment.get("ROLLOUT_HOOK", ""), job))
+        running = replace(replica, state=ReplicaState.RUNNING)
+        self.world.jobs[job] = Job(running, self.world.now + self.world.images[key.image_id].job_seconds)
+        self.world.changes += 1
+        return job
+
+    def jobs(self, service: str) -> list[str]:
+        return [i for i, job in self.world.jobs.items() if job.replica.service == service]
+
+    def output(self, container: str, after: str) -> Output:
+        job = self.world.jobs.get(container)
+        ended = job is not None and not job.replica.running
+        lines = ([] if after else ["begun"]) + (["ended"] if ended and after != "all" else [])
+        return Output(tuple(lines), "all" if ended else "some")
 
     def usage(self, replica_id: str) -> Usage | None:
         container = self.world.containers.get(replica_id)
@@ -145,6 +192,33 @@ class FakeWatch:
     def _look(self) -> frozenset[tuple[str, str, str, str, float]]:
         found = (c.replica for c in self._world.containers.values())
         return frozenset((r.id, r.service, r.state, r.health, r.started_at) for r in found)
+
+
+class FakeHost:
+    """Programs say one word and end as the world knows."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def run(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        timeout: float,
+        say: Callable[[str], None],
+        given_up: Callable[[], bool],
+    ) -> ExecResult:
+        self.world.ran.append((environment["ROLLOUT_HOOK"], "host"))
+        program, until = self.world.programs.get(argv[0], Program()), self.world.now + timeout
+        if program.exit_code in (126, 127):
+            return ExecResult(program.exit_code, "no such program")
+        say("begun")
+        ends = self.world.now + program.seconds
+        while self.world.now < ends and not given_up():
+            if self.world.now >= until:
+                raise DeployFailed(f"it took longer than {timeout:g} s")
+            self.world.advance(0.1)
+        return ExecResult(program.exit_code, "begun")
 
 
 class FakeImages:
@@ -379,6 +453,7 @@ def ports(
         "images": FakeImages(world),
         "proxy": FakeProxy(world),
         "prober": FakeProber(world),
+        "host": FakeHost(world),
         "journal": journal,
     }
     broken = breakage or Breakage()

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from rollout.control import Wish, ask
 from rollout.controller import RECOVERY, Candidate, Controller, sync_once
 from rollout.deploy import Request, deploy
-from rollout.errors import RolloutError
-from rollout.events import Event, StepProgress
+from rollout.errors import RolloutError, UsageError
+from rollout.events import Event, Held, StepProgress
 from rollout.model import Health, Pool, ReplicaState, RevisionKey, ServiceSettings, Strategy, Upstream
 from rollout.receipt import Receipt
 from rollout.steps.readiness import why_unready
@@ -101,7 +102,7 @@ class History:
         fresh = ports(
             self.world, self.journal, lambda config: _key_of(config, key), self.breakage, in_any_order(self.world)
         )
-        return deploy(fresh, file.settings, request, self.events.append, lambda: self.interrupted)
+        return deploy(fresh, file.settings, request, self._hear, lambda: self.interrupted)
 
     # --- the sidecar
 
@@ -155,7 +156,7 @@ class History:
 
     def _act(self, happening: Happening) -> None:
         what, pick = happening.what, happening.pick
-        simple: dict[str, Callable[[], None]] = {
+        simple: dict[str, Callable[[], object]] = {
             "interrupt": self._interrupt,
             "disk full": lambda: self._disk(full=True),
             "disk free": lambda: self._disk(full=False),
@@ -164,6 +165,9 @@ class History:
             "error": lambda: self._break("before"),
             "answer lost": lambda: self._break("after"),
             "a stranger": self.others.stranger,
+            "abort": lambda: self._ask(Wish.ABORT),
+            "pause": self._pause,
+            "resume": lambda: self._ask(Wish.RESUME),
             "the other service": lambda: self._meanwhile(pick),
         }
         if what == "crash":
@@ -172,6 +176,27 @@ class History:
             simple[what]()
         else:
             self.other(what, SERVICES[pick % 2], pick // 2)
+
+    def _ask(self, wish: Wish, service: str = "") -> bool:
+        """From another process, whose disk is not full."""
+        full, self.world.disk_full = self.world.disk_full, False
+        try:
+            ask(self.journal, service or self._busy, wish, "cli:anna")
+        except UsageError:
+            return False
+        finally:
+            self.world.disk_full = full
+        return True
+
+    def _pause(self) -> None:
+        if self._ask(Wish.PAUSE):
+            self.pending.append(Happening(self.world.calls + 25, "resume", 0))
+            self.pending.sort(key=lambda h: h.at)
+
+    def _hear(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, Held):
+            self._ask(Wish.PROMOTE, event.service)
 
     def _interrupt(self) -> None:
         self.interrupted = True

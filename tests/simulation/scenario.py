@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from rollout.control import Wish, ask
+from rollout.controller import sync_once
 from rollout.deploy import Request, deploy
-from rollout.events import Event
+from rollout.errors import RolloutError, UsageError
+from rollout.events import Event, Held
 from rollout.model import HealthCheck, Pool, ReplicaState, RevisionKey, ServiceSettings, Upstream
 from rollout.receipt import Receipt
 from rollout.steps.run import upstream_name
@@ -21,6 +25,7 @@ class Scenario:
     seed: int = 0
     running: int = -1  # replicas of V1 at the start; -1: as many as the settings ask for
     events: list[Event] = field(default_factory=list)
+    promotes: bool = True  # somebody promotes as soon as a rollout is held
 
     def __post_init__(self) -> None:
         self.world = World(seed=self.seed)
@@ -28,6 +33,7 @@ class Scenario:
         self.world.maintenance_allowed = self.settings.strategy == "recreate"
         self.clock = FakeClock(self.world)
         self.journal = MemoryJournal(self.clock)
+        self.interrupted = False
         count = self.settings.replicas if self.running < 0 else self.running
         containers = [self.world.add(V1, running=True) for _ in range(count)]
         self.world.advance(1.0)
@@ -37,16 +43,33 @@ class Scenario:
             self.world.disk[SERVICE] = pool
             self.world.loaded[SERVICE] = pool
 
-    def deploy(self, key: RevisionKey, *, crash_at: int | None = None, force: bool = False) -> Receipt | None:
+    def deploy(
+        self, key: RevisionKey, *, crash_at: int | None = None, force: bool = False, what: str = "deploy"
+    ) -> Receipt | None:
         """A fresh controller deploys `key`. `crash_at`: killed at that port call of this run (Crash is raised)."""
         self.world.calls = 0
         self.world.crash_at = crash_at
-        request = Request("shop", key, key.image_id, f"config of {key.config_hash}", force=force)
+        request = Request("shop", key, key.image_id, f"config of {key.config_hash}", what, force=force)
         fresh = ports(self.world, self.journal, lambda config: _key_of(config, key))
         try:
-            return deploy(fresh, self.settings, request, self.events.append, lambda: False)
+            return deploy(fresh, self.settings, request, self._hear, lambda: self.interrupted)
         finally:
             self.world.crash_at = None
+
+    def sync(self) -> None:
+        """A fresh controller does what the sidecar does by itself."""
+        fresh = ports(self.world, self.journal, lambda config: _key_of(config, V2))
+        sync_once(fresh, self.settings, self._hear)
+
+    def ask(self, wish: Wish) -> None:
+        """As another process does."""
+        ask(self.journal, SERVICE, wish, "cli:anna")
+
+    def _hear(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, Held) and self.promotes:
+            with suppress(UsageError):  # somebody has aborted it meanwhile
+                self.ask(Wish.PROMOTE)
 
     def survive(self, key: RevisionKey, crash_at: int) -> bool:
         """Whether the deploy got through; False when it was killed at that call."""
@@ -56,10 +79,18 @@ class Scenario:
             return False
         return True
 
+    def survive_anything(self, key: RevisionKey, crash_at: int) -> bool:
+        """As `survive`, for a deploy that may also fail by itself."""
+        try:
+            return self.survive(key, crash_at)
+        except RolloutError:
+            return True
+
     def assert_settled(self, key: RevisionKey, warm: int = 0) -> None:
         """Exactly the declared replicas of one revision, all routed, nothing left over."""
         world = self.world
         world.check()
+        assert world.jobs == {}, "a hook's job was left behind"
         containers = list(world.containers.values())
         serving = [c for c in containers if c.replica.key == key and c.replica.state is ReplicaState.RUNNING]
         routed = {u.host for u in world.loaded[SERVICE].upstreams}
@@ -80,6 +111,7 @@ class Scenario:
     def fingerprint(self) -> object:
         """Containers, pool and tags: what must not change when a deploy fails (G3)."""
         containers = {i: (c.replica.state, c.replica.key, c.ip) for i, c in self.world.containers.items()}
+        assert self.world.jobs == {}, "a hook's job was left behind"
         return containers, dict(self.world.disk), dict(self.world.loaded), dict(self.world.tags)
 
 

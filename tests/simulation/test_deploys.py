@@ -6,10 +6,23 @@ import pytest
 
 from rollout.errors import DeployFailed, NotUndone, ProxyRejected
 from rollout.events import NothingToDo
-from rollout.model import FailureAction, Order, ReplicaState, ServiceSettings, Strategy, UpdateConfig
+from rollout.model import (
+    FailureAction,
+    Hook,
+    Hooks,
+    Order,
+    Promotion,
+    ReplicaState,
+    ServiceSettings,
+    Strategy,
+    UpdateConfig,
+)
 from tests.simulation.scenario import V1, V2, V3, Scenario, settings
 from tests.simulation.world import SERVICE, Image
 
+HOOKS = Hooks(
+    pre_deploy=Hook(("migrate",), timeout=60.0), post_switch=Hook(("smoke",)), pre_stop=Hook(("leave",), fails=False)
+)
 WAYS = {
     "rolling": settings(),
     "rolling, all at once": settings(replicas=3, update=UpdateConfig(parallelism=0)),
@@ -19,7 +32,9 @@ WAYS = {
     "rolling, monitored": settings(update=UpdateConfig(monitor=2.0)),
     "rolling, stop-first": settings(replicas=3, update=UpdateConfig(order=Order.STOP_FIRST)),
     "blue-green": settings(strategy=Strategy.BLUE_GREEN),
+    "blue-green, promoted by hand": settings(strategy=Strategy.BLUE_GREEN, promotion=Promotion.MANUAL),
     "blue-green, kept warm": settings(strategy=Strategy.BLUE_GREEN, keep_warm=60.0),
+    "rolling, with hooks": settings(hooks=HOOKS),
     "recreate": settings(strategy=Strategy.RECREATE),
 }
 every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())

@@ -13,14 +13,14 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from rollout.model import FailureAction, Order, Strategy, UpdateConfig
+from rollout.model import FailureAction, Order, Promotion, Strategy, UpdateConfig
 from tests.simulation.history import SERVICES, VERSIONS, Happening, History
 
 EXAMPLES, STEPS = 64, 50  # of each of the four
 
 DURING = (
     "crash", "crash", "crash", "interrupt", "error", "error", "answer lost", "disk full", "disk free",
-    "the config is refused", "the config is taken", "a stranger", "the other service",
+    "the config is refused", "the config is taken", "a stranger", "the other service", "abort", "pause",
 )  # fmt: skip
 BY_OTHERS = (
     "compose up", "scale", "clock jump", "stop", "start", "die and return", "return elsewhere",
@@ -46,6 +46,7 @@ changes = st.fixed_dictionaries(
     {
         "replicas": st.integers(1, 3),
         "strategy": st.sampled_from(Strategy),
+        "promotion": st.sampled_from(Promotion),
         "update": updates,
         "keep_warm": st.sampled_from((0.0, 60.0)),
         "drain_timeout": st.just(5.0),

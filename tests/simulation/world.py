@@ -38,6 +38,9 @@ class Image:
     exits_after: float | None = None  # since start; None: it stays
     startable: bool = True
     healthcheck: bool = False  # Docker's verdict is there as well
+    job_seconds: float = 1.0  # how long a hook's job runs
+    job_exit: int = 0
+    hook_exit: int = 0  # of a command run in a replica
 
 
 @dataclass
@@ -50,6 +53,22 @@ class Container:
     @property
     def ip(self) -> str:
         return self.replica.addresses.get(NETWORK, "")
+
+
+@dataclass
+class Program:
+    """How a program of the host ends."""
+
+    exit_code: int = 0
+    seconds: float = 1.0
+
+
+@dataclass
+class Job:
+    """A one-off container. `replica` is only its state; it is never one."""
+
+    replica: Replica
+    ends: float
 
 
 @dataclass
@@ -71,6 +90,9 @@ class World:
     now: float = 1000.0
     wall_ahead: float = 0.0  # of the monotonic clock
     containers: dict[str, Container] = field(default_factory=dict)
+    programs: dict[str, Program] = field(default_factory=dict)  # of the host; others are good and quick
+    jobs: dict[str, Job] = field(default_factory=dict)
+    ran: list[tuple[str, str]] = field(default_factory=list)  # hook, and the container or `host` it ran in
     foreign: set[str] = field(default_factory=set)  # addresses of other projects' containers
     images: dict[str, Image] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
@@ -114,6 +136,11 @@ class World:
         self.settle()
 
     def settle(self) -> None:
+        for job in self.jobs.values():
+            if job.replica.running and self.now >= job.ends:
+                code = self.images[job.replica.key.image_id].job_exit
+                job.replica = replace(job.replica, state=ReplicaState.EXITED, exit_code=code)
+                self.changes += 1
         for container in self.containers.values():
             after = container.image.exits_after
             running = container.replica.state is ReplicaState.RUNNING

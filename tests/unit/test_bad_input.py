@@ -73,6 +73,10 @@ def h(key: str, value: Any) -> Changes:
     return {f"services/web/x-rollout/health/{key}": value}
 
 
+def hook(value: Any) -> Changes:
+    return w("hooks", {"pre_deploy": value})
+
+
 def p(key: str, value: Any) -> Changes:
     return {f"x-rollout/proxy/{key}": value}
 
@@ -97,6 +101,21 @@ CASES: list[tuple[Changes, str, str, str]] = [
     (w("balance", "first"), f"{WEB}.balance", "unknown value 'first'", "known: roundrobin"),
     (p("type", "ngnix"), f"{PROXY}.type", "unknown value 'ngnix'", "did you mean nginx?"),
     (p("type", "caddy"), f"{PROXY}.type", "unknown value 'caddy'", "known: nginx, haproxy"),
+    (w("promotion", "by hand"), f"{WEB}.promotion", "unknown value 'by hand'", "known: auto, manual"),
+    (w("promotion", "manual"), f"{WEB}.promotion", "manual means nothing to rolling", "strategy: blue-green"),
+    # hooks
+    (w("hooks", {"pre_deplyo": {}}), f"{WEB}.hooks.pre_deplyo", "unknown key pre_deplyo", "did you mean pre_deploy?"),
+    (hook({"commnd": ["x"]}), f"{WEB}.hooks.pre_deploy.commnd", "unknown key commnd", "did you mean command?"),
+    (hook({}), f"{WEB}.hooks.pre_deploy", "does not say what to run", "command:"),
+    (hook(None), f"{WEB}.hooks.pre_deploy", "must be a mapping", ""),
+    (hook({"command": ["a"], "host_command": ["b"]}), f"{WEB}.hooks.pre_deploy", "exclude each other", "keep one"),
+    (hook({"command": "./migrate; rm -rf /"}), f"{WEB}.hooks.pre_deploy.command", "no shell runs it", '["sh", "-c"'),
+    (hook({"command": []}), f"{WEB}.hooks.pre_deploy.command", "must be a list of texts", "like"),
+    (hook({"command": ["a", 1]}), f"{WEB}.hooks.pre_deploy.command", "must be a list of texts", "like"),
+    (hook({"command": ["", "a"]}), f"{WEB}.hooks.pre_deploy.command", "names no program", "like"),
+    (hook({"host_command": ["a\0b"]}), f"{WEB}.hooks.pre_deploy.host_command", "a NUL", "like"),
+    (hook({"command": ["a"], "timeout": "0"}), f"{WEB}.hooks.pre_deploy.timeout", "longer than 0", "like 5m"),
+    (hook({"command": ["a"], "failure": "ignore"}), f"{WEB}.hooks.pre_deploy.failure", "unknown value", "known"),
     # wrong shapes
     (s("x-rollout", "yes"), WEB, "must be a mapping", ""),
     (w("health", "/healthz"), f"{WEB}.health", "must be a mapping", ""),

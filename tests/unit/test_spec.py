@@ -13,9 +13,12 @@ import pytest
 from rollout.model import (
     FailureAction,
     HealthCheck,
+    Hook,
+    Hooks,
     Order,
     PoolOptions,
     Project,
+    Promotion,
     ProxySettings,
     ProxyType,
     ServiceSettings,
@@ -74,11 +77,16 @@ def test_everything_that_can_be_said(directory: Path) -> None:
             "networks": {"default": None, "back": {"aliases": ["b"]}, "far": None},
             "depends_on": {"queue": {"condition": "service_started"}, "db": {"condition": "service_healthy"}},
         },
-        strategy="blue-green",
+        strategy="blue-green", promotion="manual",
         health={
             "path": "/up?full=1", "port": 8001, "host": "shop.example:80", "headers": {"X-A": "b", "X-N": 1},
             "expect": ["200-204", 301], "interval": "250ms", "timeout": "1s", "healthy_threshold": 3,
             "start_period": "5s", "min_healthy_time": "2s", "healthy_deadline": "40s",
+        },
+        hooks={
+            "pre_deploy": {"command": ["./manage.py", "migrate"], "timeout": "9m"},
+            "post_switch": {"host_command": ["./smoke", "$(id)"], "failure": "continue"},
+            "pre_stop": {"command": ["leave"], "failure": "fail"},
         },
         drain_timeout="45s", keep_warm="5m", keep=5, progress_deadline="20m",
         hosts=["shop.example", "*.shop.example"], balance="leastconn", keepalive=0, keepalive_timeout="1.5s",
@@ -89,6 +97,7 @@ def test_everything_that_can_be_said(directory: Path) -> None:
         image="shop/web:1",
         replicas=3,
         strategy=Strategy.BLUE_GREEN,
+        promotion=Promotion.MANUAL,
         health=HealthCheck(
             path="/up?full=1", port=8001, host="shop.example:80", headers=(("X-A", "b"), ("X-N", "1")),
             expect=((200, 204), (301, 301)), interval=0.25, timeout=1.0, healthy_threshold=3, start_period=5.0,
@@ -96,6 +105,11 @@ def test_everything_that_can_be_said(directory: Path) -> None:
         ),
         update=UpdateConfig(2, 1.0, Order.STOP_FIRST, FailureAction.PAUSE, 60.0, 0.25),
         rollback=UpdateConfig(parallelism=0, failure_action=FailureAction.CONTINUE),
+        hooks=Hooks(
+            pre_deploy=Hook(("./manage.py", "migrate"), timeout=540.0),
+            post_switch=Hook(host_command=("./smoke", "$(id)"), timeout=30.0, fails=False),
+            pre_stop=Hook(("leave",), timeout=30.0),
+        ),
         drain_timeout=45.0,
         keep_warm=300.0,
         keep=5,
@@ -290,3 +304,22 @@ def test_importing_loads_neither_pydantic_nor_yaml(module: str) -> None:
 )  # fmt: skip
 def test_every_kind_of_reference_is_an_image(reference: str) -> None:
     assert image(reference) == reference
+
+
+def test_a_hook_that_says_only_what_to_run_gets_what_fits_its_place(directory: Path) -> None:
+    hooks = rolled(
+        directory, hooks={name: {"command": ["x"]} for name in ("pre_deploy", "post_switch", "pre_stop")}
+    ).hooks
+    assert hooks == Hooks(
+        Hook(("x",), timeout=300.0), Hook(("x",), timeout=30.0), Hook(("x",), timeout=30.0, fails=False)
+    )
+
+
+def test_a_dollar_that_compose_wrote_twice_is_one(directory: Path) -> None:
+    settings = rolled(
+        directory,
+        health={"command": ["sh", "-c", "test $$(id -u) = 0"]},
+        hooks={"pre_stop": {"command": ["sh", "-c", "echo $$HOME $$$$"]}},
+    )
+    assert settings.health.command == ("sh", "-c", "test $(id -u) = 0")
+    assert settings.hooks.pre_stop is not None and settings.hooks.pre_stop.command == ("sh", "-c", "echo $HOME $$")

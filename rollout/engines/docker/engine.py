@@ -4,16 +4,16 @@ field of the Compose file means what it means there; everything after that is th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rollout.engines.docker import cgroup, reading
+from rollout.engines.docker import cgroup, jobs, reading
 from rollout.engines.docker.connection import Connection, EngineAnswer, Retry
 from rollout.engines.docker.events import EventStream
 from rollout.engines.docker.execution import execute
 from rollout.errors import DeployFailed, EngineError
 from rollout.model import Replica, ReplicaState, Usage
-from rollout.ports import Clock, ExecResult
+from rollout.ports import Clock, ExecResult, Output
 from rollout.waiting import DeadlinePassed, wait_for
 
 STOP_GRACE = 10.0  # seconds; the engine's default when the container names none
@@ -25,7 +25,8 @@ class DockerEngine:
     """`ports.Engine` and `ports.Images` for one Compose project.
 
     `compose_create(service, total, config)` makes Compose create containers until the service has `total` of them;
-    `compose_pull(service, config)` and `compose_build(service)` do what `Images.pull` and `Images.build` say.
+    `compose_pull(service, config)` and `compose_build(service)` do what `Images.pull` and `Images.build` say,
+    `compose_job` starts what `Engine.start_job` says, with a label.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class DockerEngine:
         *,
         compose_pull: Callable[[str, str | None], None] | None = None,
         compose_build: Callable[[str], None] | None = None,
+        compose_job: jobs.StartJob | None = None,
         connection: Connection | None = None,
     ) -> None:
         self.project = project
@@ -44,6 +46,7 @@ class DockerEngine:
         self._compose_create = compose_create
         self._compose_pull = compose_pull
         self._compose_build = compose_build
+        self._compose_job = compose_job
         self._own: set[str] = set()  # containers known to be of this project
 
     def close(self) -> None:
@@ -177,8 +180,35 @@ class DockerEngine:
             self._wait_until_gone(replica_id)
         self._own.discard(replica_id)
 
-    def exec(self, container: str, argv: Sequence[str], *, user: str = "", timeout: float = 30.0) -> ExecResult:
-        return execute(self.connection, container, argv, user=user, timeout=timeout)
+    def exec(
+        self,
+        container: str,
+        argv: Sequence[str],
+        *,
+        user: str = "",
+        timeout: float = 30.0,
+        environment: Mapping[str, str] | None = None,
+    ) -> ExecResult:
+        return execute(self.connection, container, argv, user=user, timeout=timeout, environment=environment)
+
+    # --- one-off containers -----------------------------------------------------------------------------------
+
+    def start_job(self, service: str, argv: Sequence[str], config: str, environment: Mapping[str, str]) -> str:
+        assert self._compose_job is not None, "wired without Compose's run"
+        before = set(self.jobs(service))
+        self._compose_job(service, argv, config, environment, jobs.LABEL)
+        new = [job for job in self.jobs(service) if job not in before]
+        if len(new) != 1:
+            raise EngineError(f"one job of {service} was asked for, Compose made {len(new)}")
+        return new[0]
+
+    def jobs(self, service: str) -> list[str]:
+        found = jobs.of(self.connection, self.project, service)
+        self._own.update(found)
+        return found
+
+    def output(self, container: str, after: str) -> Output:
+        return jobs.output(self.connection, container, after) if self._known(container) else Output(mark=after)
 
     # --- images ---------------------------------------------------------------------------------------------
 

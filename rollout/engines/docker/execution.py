@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rollout.engines.docker import reading
@@ -20,7 +20,13 @@ FRAME = struct.Struct(">BxxxL")  # stream number, length: how the engine packs s
 
 
 def execute(
-    connection: Connection, container: str, argv: Sequence[str], *, user: str = "", timeout: float = 30.0
+    connection: Connection,
+    container: str,
+    argv: Sequence[str],
+    *,
+    user: str = "",
+    timeout: float = 30.0,
+    environment: Mapping[str, str] | None = None,
 ) -> ExecResult:
     """Run argv (no shell) in a running container; stdout and stderr joined.
 
@@ -30,7 +36,11 @@ def execute(
     what = f"run {argv[0]} in {container[:12]}"
     try:
         prepared: dict[str, Any] = connection.call(
-            what, lambda c: reading.whole(c.exec_create(container, list(argv), user=user), "Id"), Retry.NEVER
+            what,
+            lambda c: reading.whole(
+                c.exec_create(container, list(argv), user=user, environment=dict(environment or {})), "Id"
+            ),
+            Retry.NEVER,
         )
         output = _output(connection, prepared["Id"], what, timeout)
     except EngineAnswer as answer:

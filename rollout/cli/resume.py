@@ -1,0 +1,19 @@
+"""rollout resume"""
+
+from __future__ import annotations
+
+import click
+
+from rollout.cli import wishes
+from rollout.cli.options import global_options
+
+
+@click.command()
+@click.argument("service")
+@global_options
+@click.pass_context
+def command(ctx: click.Context, service: str) -> None:
+    """Let a paused rollout go on."""
+    from rollout.control import Wish
+
+    wishes.ask(ctx, service, Wish.RESUME)

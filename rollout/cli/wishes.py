@@ -1,0 +1,44 @@
+"""What `promote`, `pause`, `resume` and `abort` share: one wish for the rollout that is under way, in any process."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from rollout.cli.session import session
+
+if TYPE_CHECKING:
+    from rollout.control import Wish
+
+SAID = {
+    "promote": "promoted: it switches now",
+    "pause": "asked to pause before its next step; `rollout resume {service}` lets it go on",
+    "resume": "asked to go on",
+    "abort": "asked to take back what it did",
+}
+NOBODY = "; its process has ended: `rollout sync {service}` sees to it"
+
+
+def ask(ctx: click.Context, service: str, wish: Wish) -> None:
+    """Write the wish down and say what comes of it. Raises UsageError for what makes no sense."""
+    with session(ctx) as running, running.project((service,), looks_only=True) as wired:
+        from rollout import control
+
+        at_work = wired.lock.holder(service) is not None
+        who = user()
+        record = control.ask(wired.ports.journal, service, wish, who, at_work=at_work)
+        told = {"event": "asked", "service": service, "rollout": record.id, "wish": wish.value, "who": who,
+                "at_work": at_work}  # fmt: skip
+        text = f"{service}: rollout {record.id} is {SAID[wish]}" + ("" if at_work else NOBODY)
+        running.show(told, lambda: text.format(service=service), indent=None)
+
+
+def user() -> str:
+    """Who runs this program, for the record: `cli:anna`."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # no name for this user id, as in many containers
+        return f"cli:{os.getuid()}"

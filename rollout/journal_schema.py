@@ -1,0 +1,63 @@
+"""The journal's tables, and how a file of an older version becomes one of this: each script is one version's step."""
+
+from __future__ import annotations
+
+import sqlite3
+
+_TABLES = """
+CREATE TABLE revision (
+  service TEXT NOT NULL, number INTEGER NOT NULL, config_hash TEXT NOT NULL, image_id TEXT NOT NULL,
+  image TEXT NOT NULL, config TEXT NOT NULL, created_at REAL NOT NULL,
+  PRIMARY KEY (service, number), UNIQUE (service, config_hash, image_id)
+) STRICT;
+CREATE TABLE live (service TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT;
+CREATE TABLE rollout (
+  id INTEGER PRIMARY KEY, service TEXT NOT NULL, what TEXT NOT NULL, state TEXT NOT NULL, strategy TEXT NOT NULL,
+  target INTEGER NOT NULL, old TEXT NOT NULL, previous TEXT, switched INTEGER NOT NULL DEFAULT 0,
+  forced INTEGER NOT NULL DEFAULT 0, marker TEXT NOT NULL, started_at REAL NOT NULL, receipt TEXT NOT NULL DEFAULT '{}'
+) STRICT;
+CREATE INDEX rollout_by_service ON rollout (service, id);
+CREATE TABLE step (
+  rollout INTEGER NOT NULL, seq INTEGER PRIMARY KEY, position INTEGER NOT NULL, step TEXT NOT NULL,
+  detail TEXT NOT NULL, begun_at REAL NOT NULL, done_at REAL, result TEXT
+) STRICT;
+CREATE INDEX step_by_rollout ON step (rollout, position);
+CREATE TABLE warm (service TEXT PRIMARY KEY, number INTEGER NOT NULL, replicas TEXT NOT NULL, until REAL NOT NULL)
+STRICT
+"""
+
+# what was paused by failure_action before there were wishes stays paused
+_WISHES = """
+CREATE TABLE wish (
+  seq INTEGER PRIMARY KEY, rollout INTEGER NOT NULL, wish TEXT NOT NULL, who TEXT NOT NULL, asked_at REAL NOT NULL
+) STRICT;
+CREATE INDEX wish_by_rollout ON wish (rollout, seq);
+INSERT INTO wish (rollout, wish, who, asked_at)
+  SELECT id, 'pause', 'failure_action', started_at FROM rollout WHERE state = 'paused'
+"""
+
+_SCRIPTS = (_TABLES, _WISHES)
+VERSION = len(_SCRIPTS)
+
+
+def bring_up_to_date(db: sqlite3.Connection) -> None:
+    """In one transaction: a crash leaves the former version whole, another process that does the same waits."""
+    if _version(db) == VERSION:
+        return
+    with db:
+        db.execute("BEGIN IMMEDIATE")
+        for script in _SCRIPTS[_version(db) :]:
+            for statement in script.split(";"):
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def is_newer(db: sqlite3.Connection) -> int:
+    """The file's version when it is one that this program does not know, else 0."""
+    version = _version(db)
+    return version if version > VERSION else 0
+
+
+def _version(db: sqlite3.Connection) -> int:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    return int(version)

@@ -1,0 +1,111 @@
+"""What `ports.Host` promises, over this host and over the fake of the simulation."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from rollout import host
+from rollout.clock import SystemClock
+from rollout.errors import DeployFailed
+from rollout.host import HostPrograms
+from rollout.ports import Clock, ExecResult, Host
+from tests.simulation.fakes import FakeClock, FakeHost
+from tests.simulation.world import Program, World
+
+VARIABLES = {"ROLLOUT_HOOK": "post_switch"}
+
+
+@dataclass
+class Bench:
+    host: Host
+    clock: Clock
+    directory: Path
+    said: list[str] = field(default_factory=list)
+
+    def run(self, program: str, timeout: float = 20.0, given_up: Callable[[], bool] = lambda: False) -> ExecResult:
+        return self.host.run([program], VARIABLES, timeout, self.said.append, given_up)
+
+
+def real(directory: Path) -> Bench:
+    clock = SystemClock()
+    for name, line in {"./good": "exit 0", "./bad": "exit 3", "./slow": "sleep 100"}.items():
+        (directory / name).write_text(f"#!/bin/sh\necho begun\n{line}\n")
+        (directory / name).chmod(0o755)
+    return Bench(HostPrograms("shop", str(directory), clock), clock, directory)
+
+
+def fake(directory: Path) -> Bench:
+    world = World()
+    world.programs = {
+        "./good": Program(), "./bad": Program(3), "./slow": Program(0, 100.0), "./missing": Program(127),
+    }  # fmt: skip
+    return Bench(FakeHost(world), FakeClock(world), directory)
+
+
+@pytest.fixture(params=[real, fake])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+    made: Bench = request.param(tmp_path)
+    return made
+
+
+def test_it_answers_the_exit_code_and_says_each_line(bench: Bench) -> None:
+    assert bench.run("./good") == ExecResult(0, "begun")
+    assert bench.run("./bad") == ExecResult(3, "begun")
+    assert bench.said == ["begun", "begun"]
+
+
+def test_a_missing_program_is_an_exit_code(bench: Bench) -> None:
+    assert bench.run("./missing").exit_code == 127
+
+
+def test_what_takes_too_long_is_ended(bench: Bench) -> None:
+    began = bench.clock.now()
+    with pytest.raises(DeployFailed, match=r"longer than 0\.4 s"):
+        bench.run("./slow", timeout=0.4)
+    assert bench.clock.now() - began < 5
+
+
+def test_what_is_given_up_is_ended(bench: Bench) -> None:
+    began = bench.clock.now()
+    bench.run("./slow", given_up=lambda: bool(bench.said))
+    assert bench.clock.now() - began < 5
+
+
+# --- of this host alone ---------------------------------------------------------------------------------------------
+
+
+def script(directory: Path, text: str) -> str:
+    file = directory / "hook"
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(0o755)
+    return "./hook"
+
+
+def test_it_runs_in_the_project_directory_with_the_variables_and_no_input(tmp_path: Path) -> None:
+    bench = real(tmp_path)
+    result = bench.run(script(tmp_path, 'pwd; echo "$ROLLOUT_HOOK $ROLLOUT_PROJECT"; wc -c'))
+    assert result.output.split() == [str(tmp_path), "post_switch", "shop", "0"]
+
+
+def test_nothing_of_it_is_left_when_it_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "GRACE", 0.5)
+    bench = real(tmp_path)
+    with pytest.raises(DeployFailed):
+        bench.run(script(tmp_path, f"trap '' TERM; sleep 98.{os.getpid()} & sleep 98.{os.getpid()}"), timeout=0.3)
+    left = subprocess.run(["pgrep", "-f", f"sleep 98.{os.getpid()}"], capture_output=True, text=True, check=False)
+    assert left.stdout == ""
+
+
+def test_arguments_reach_it_as_they_are(tmp_path: Path) -> None:
+    bench = real(tmp_path)
+    odd = ["$(touch pwned)", "; touch pwned", "a b", "*", "-x", "ü\nnewline"]
+    program = script(tmp_path, 'for a in "$@"; do printf "[%s]" "$a"; done')
+    result = bench.host.run([program, *odd], VARIABLES, 20.0, bench.said.append, lambda: False)
+    assert result.output == "".join(f"[{a}]" for a in odd)
+    assert not (tmp_path / "pwned").exists()
