@@ -23,7 +23,7 @@ def perform(run: Run, step: Drain) -> Mapping[str, Any]:
         # a paused one holds its address as well, and its requests
         upstreams = [u for i in ids if i in replicas and (u := run.upstream(replicas[i])) is not None]
         if upstreams:
-            cut += _out(run, switched, upstreams)
+            cut += _drain(run, switched, upstreams)
     run.cut += cut
     return {"cut": cut}
 
@@ -37,16 +37,6 @@ def _by_switch(run: Run, step: Drain) -> list[tuple[Switched | None, list[str]]]
     return list(groups.values())
 
 
-def _out(run: Run, switched: Switched | None, upstreams: list[Upstream]) -> int:
-    """Drain them, and see that they are still out of the pool then; how many connections were cut."""
-    cut = _drain(run, switched, upstreams)
-    while _named(run, upstreams):
-        run.notice("the proxy's configuration names old replicas again, which somebody else put back: switched again")
-        switched = run.ports.proxy.switch(run.pool_of(run.live, run.replicas()))
-        cut += _drain(run, switched, upstreams)
-    return cut
-
-
 def _named(run: Run, upstreams: list[Upstream]) -> bool:
     """Whether its files name what left the pool: a backup that was restored, a restart with the files from before."""
     pool = run.ports.proxy.pool(run.service)
@@ -56,6 +46,10 @@ def _named(run: Run, upstreams: list[Upstream]) -> bool:
 
 def _drain(run: Run, switched: Switched | None, upstreams: list[Upstream]) -> int:
     def look() -> InFlight | None:
+        nonlocal switched
+        if _named(run, upstreams):
+            run.notice("the proxy's files name old replicas again, which somebody else put back: switched once more")
+            switched = run.ports.proxy.switch(run.pool_of(run.live, run.replicas()))
         seen = run.ports.proxy.in_flight(switched, upstreams)
         if not seen.drained and seen.detail:
             run.say(seen.detail)

@@ -29,17 +29,35 @@ def rolling(edge: Edge, directory: Path) -> Iterator[Sweep]:
 
 
 def spawn(shop: Shop, at: str, number: str, *argv: str) -> Running:
-    command = [sys.executable, "-m", "tests.faults.killed", "--at", at, "--signal", number, "--", *argv, "--json"]
-    return Running(command, shop.directory, {**shop._environment(), "PYTHONPATH": str(ROOT)})
+    return begin(shop, ["tests.faults.killed", "--at", at, "--signal", number, "--"], *argv)
+
+
+def begin(shop: Shop, module: list[str], *argv: str) -> Running:
+    """The program as this module of ours runs it."""
+    environment = {**shop._environment(), "PYTHONPATH": str(ROOT)}
+    return Running([sys.executable, "-m", *module, *argv, "--json"], shop.directory, environment)
+
+
+def stops(run: Running) -> bool:
+    """Whether it has come to the point where it stops itself; False: it ended before."""
+    stat = Path(f"/proc/{run.process.pid}/stat")
+
+    def state() -> str | None:
+        try:
+            found = stat.read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return "Z"
+        return found if found in "TZ" else None
+
+    return eventually(state, "its stop, or its end", 90) == "T"
 
 
 @contextmanager
 def stopped_at(point: Point, shop: Shop, *argv: str) -> Iterator[Running]:
     """The program, stopped there for the length of the block; then it goes on."""
     run = spawn(shop, point.at, "STOP", *argv)
-    stat = Path(f"/proc/{run.process.pid}/stat")
     try:
-        eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", f"its stop at {point}", 60)
+        assert stops(run), f"it never came to {point}: {run.end()}"
         yield run
     finally:
         run.signal(signal.SIGCONT)

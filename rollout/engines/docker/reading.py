@@ -114,6 +114,7 @@ def inspected(seen: Json) -> Replica:
         started_at=timestamp(state["StartedAt"]),
         restart_count=seen["RestartCount"],
         exit_code=state["ExitCode"] if status in (ReplicaState.EXITED, ReplicaState.DEAD) else None,
+        out_of_memory=bool(state.get("OOMKilled")),
         health_log=_health_log(health),
     )
 
