@@ -162,12 +162,12 @@ def test_two_hundred_open_files(edge: Edge, short_directory: Path) -> None:
         assert load.report().failed == 0, load.report().describe()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_hardly_any_open_files(short_directory: Path) -> None:
     """Whatever fails first: it is said, and nothing has changed or the next run finds its way."""
     with rolling(EDGE_PAIR[0], short_directory) as sweep:
         program, version = sweep.shop.program, sweep.live_version()
-        for files in range(6, 40, 3):
+        for files in (8, 14, 20, 32):
             target, _ = sweep.targets()
             sweep.shop.tag(target)
             sweep.shop.program = ("prlimit", f"--nofile={files}", *program)
