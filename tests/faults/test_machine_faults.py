@@ -19,6 +19,7 @@ from tests.faults.sweep import MIX, Point, Sweep, Way, query
 
 pytestmark = [pytest.mark.faults]
 
+NGINX, HAPROXY = EDGE_PAIR
 HOUR = 3600
 AT_ONCE = Way("rolling, all at once", {})
 
@@ -110,7 +111,7 @@ def test_the_clock_is_set_by_an_hour(edge: Edge, short_directory: Path) -> None:
 @pytest.mark.daily
 @pytest.mark.timeout(240)
 def test_the_clock_is_set_back_between_switch_and_drain(short_directory: Path) -> None:
-    with rolling(EDGE_PAIR[0], short_directory) as sweep:
+    with rolling(NGINX, short_directory) as sweep:
         set_clock(sweep, SWITCHED, -HOUR)
 
 
@@ -147,9 +148,8 @@ def test_the_clock_is_set_while_old_replicas_are_warm(edge: Edge, short_director
 # --- files and memory ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.daily
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("edge", EDGE_PAIR, ids=str)
+@pytest.mark.parametrize("edge", [pytest.param(NGINX, marks=pytest.mark.daily), HAPROXY], ids=str)
 def test_two_hundred_open_files(edge: Edge, short_directory: Path) -> None:
     """Eight replicas at once fit into them."""
     eight = {"replicas": 8, "update_config": {"parallelism": 8}}
@@ -165,7 +165,7 @@ def test_two_hundred_open_files(edge: Edge, short_directory: Path) -> None:
 @pytest.mark.timeout(600)
 def test_hardly_any_open_files(short_directory: Path) -> None:
     """Whatever fails first: it is said, and nothing has changed or the next run finds its way."""
-    with rolling(EDGE_PAIR[0], short_directory) as sweep:
+    with rolling(NGINX, short_directory) as sweep:
         program, version = sweep.shop.program, sweep.live_version()
         for files in (8, 14, 20, 32):
             target, _ = sweep.targets()
@@ -183,9 +183,8 @@ def test_hardly_any_open_files(short_directory: Path) -> None:
             lossless(sweep)
 
 
-@pytest.mark.daily
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("edge", EDGE_PAIR, ids=str)
+@pytest.mark.parametrize("edge", [NGINX, pytest.param(HAPROXY, marks=pytest.mark.daily)], ids=str)
 def test_no_memory_for_the_new_containers(edge: Edge, short_directory: Path) -> None:
     """The kernel kills them as they start; the old ones serve on."""
     with rolling(edge, short_directory) as sweep:

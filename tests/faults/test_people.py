@@ -114,7 +114,7 @@ def test_ctrl_c_at_every_step(edge: Edge, short_directory: Path) -> None:
             interrupt(sweep, Point(number, "begun", STEPS[number - 1]))
 
 
-@pytest.mark.e2e
+@pytest.mark.daily
 @pytest.mark.timeout(120)
 def test_ctrl_c_before_and_after_the_first_switch(short_directory: Path) -> None:
     with rolling(EDGES[1], short_directory) as sweep:
@@ -207,7 +207,7 @@ DAMAGES = (delete_it, garbage, empty, torn, holes, locks_gone, locks_garbage)
 TOLD = (garbage, torn, holes)  # what is not simply a first run
 
 
-@pytest.mark.e2e
+@pytest.mark.daily
 @pytest.mark.timeout(240)
 def test_state_damaged_between_deploys(short_directory: Path) -> None:
     between(EDGES[2], short_directory)
@@ -265,7 +265,7 @@ def test_state_damaged_in_the_middle(edge: Edge, damage: Callable[[Path], None],
 # --- an address changes hands ----------------------------------------------------------------------------------
 
 
-@pytest.mark.e2e
+@pytest.mark.daily
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("edge", EDGE_PAIR, ids=str)
 def test_a_stranger_at_a_freed_address_gets_no_request(edge: Edge, short_directory: Path) -> None:
