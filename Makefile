@@ -25,8 +25,8 @@ images: setup  ## the images that tests, demo and benchmark run
 demo: setup  ## a deploy under load, on this machine, with a receipt
 	@$(RUN) scripts/demo.sh
 
-test: check images  ## check, then unit, simulation, contract and e2e; the faults have a target of their own
-	@$(RUN) $(PYTEST) -n 3 --dist worksteal -m 'not slow and not faults'
+test: check images  ## everything CI runs: check, unit, simulation, contract, e2e, a soak, a slice of the faults
+	@$(RUN) $(PYTEST) -n 3 --dist worksteal -m 'not slow and (daily or not faults)'
 
 check: setup  ## lint, format, types, layers
 	@$(BIN)/ruff check
@@ -50,7 +50,7 @@ contract: images  ## one suite per port, over the fakes and the real things
 e2e: images  ## real engine, Compose, nginx and HAProxy, under load
 	@$(RUN) $(PYTEST) -m 'not slow' tests/e2e
 
-faults: images  ## only the tests that kill, refuse or starve real processes
+faults: images  ## all tests that kill, refuse or starve real processes, which takes over an hour
 	@scripts/with-engine scripts/images.sh rollout-test/engine:26.1 rollout-test/engine:28.5
 	@$(RUN) $(PYTEST) -m 'faults and not slow'
 

@@ -57,7 +57,7 @@ class Replica:
     """One container of a service as the engine sees it.
 
     `addresses` maps a network's name to the container's IP on it (empty unless it runs or is paused).
-    `restart_count`, `exit_code`, `health_log`, `started_at` are only filled by `Engine.inspect`.
+    `restart_count`, `exit_code`, `out_of_memory`, `health_log`, `started_at` are only filled by `Engine.inspect`.
     """
 
     id: str  # full container id
@@ -73,6 +73,7 @@ class Replica:
     started_at: float = 0.0  # wall clock; 0 when never started
     restart_count: int = 0
     exit_code: int | None = None
+    out_of_memory: bool = False  # the kernel killed a process of it at its memory limit
     health_log: tuple[str, ...] = ()
 
     @property

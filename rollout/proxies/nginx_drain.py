@@ -15,8 +15,10 @@ from rollout.proxies.nginx_workers import (
     Remaining,
     Sockets,
     Token,
+    clients_of,
     read_sockets,
     remaining,
+    surplus,
     unfinished,
     workers,
 )
@@ -49,8 +51,8 @@ class Drain:
 
     def in_flight(self, token: Token, switched: Switched | None, upstreams: Sequence[Upstream]) -> InFlight:
         """As the port says; `token` holds the workers to wait for, empty: each one that shuts down."""
-        ending = workers(self._process.processes()).ending
-        old = tuple(sorted(ending & set(token.workers) if switched else ending))
+        there = workers(self._process.processes())
+        old = tuple(sorted(there.ending & set(token.workers) if switched else there.ending))
         if not old:
             self._watches.clear()
             return InFlight(True)
@@ -58,22 +60,30 @@ class Drain:
         peers = [(upstream.host, upstream.port) for upstream in switched.previous.upstreams] if switched else []
         seen = self._look(token.identity, old, gone, peers)
         paired = seen is not None and seen.done and switched is not None and not token.unpaired
+        if paired and there.surplus:
+            # done with them; but those older still have this drain's time to end by themselves before `cut` ends them
+            return InFlight(False, detail=f"{len(there.ending)} old workers, {there.surplus} more than may pile up")
         return InFlight(paired, seen.connections if seen else 0, _detail(len(old), seen, token.unpaired))
 
     def cut(self, token: Token, switched: Switched | None, upstreams: Sequence[Upstream]) -> int:
-        """As the port says: end the old workers that could still begin a request to `upstreams`, and see them gone."""
-        ending = workers(self._process.processes()).ending
-        old = tuple(sorted(ending & set(token.workers) if switched else ending))
+        """As the port says: end the old workers that could still begin a request to `upstreams`, and the oldest of
+        those that pile up; see them gone."""
+        there = workers(self._process.processes())
+        old = tuple(sorted(there.ending & set(token.workers) if switched else there.ending))
         if not old:
             return 0
         gone = [(upstream.host, upstream.port) for upstream in upstreams]
         peers = [(upstream.host, upstream.port) for upstream in switched.previous.upstreams] if switched else gone
         sockets = self._sockets(token.identity)
         left = remaining(sockets, gone, peers) if sockets is not None else None
-        pids = unfinished(sockets, gone, peers, bool(token.unpaired)) if sockets is not None else []
-        if left is None or pids:
-            self._end(pids, old)
-        return left.connections if left is not None else len(old)
+        if sockets is None or left is None:
+            self._end([], old)
+            return len(old)
+        pids = unfinished(sockets, gone, peers, bool(token.unpaired))
+        piled = surplus(sockets, there.surplus, pids)
+        if pids or piled:
+            self._end([*pids, *piled], old)
+        return left.connections + clients_of(sockets, piled)
 
     def _end(self, pids: Sequence[int], old: Sequence[int]) -> None:
         """TERM makes a worker leave at once. Those not named (their sockets cannot be read): all that shut down."""

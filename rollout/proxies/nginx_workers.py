@@ -19,6 +19,9 @@ MASTER = "nginx: master process"
 _WORKER = "nginx: worker process"
 _ENDING = "nginx: worker process is shutting down"
 
+# Of workers that only finish what they have. Each holds the memory of a configuration for as long as one client stays.
+GENERATIONS = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Workers:
@@ -30,6 +33,11 @@ class Workers:
     @property
     def all(self) -> frozenset[int]:
         return self.serving | self.ending
+
+    @property
+    def surplus(self) -> int:
+        """How many of those that end are too many."""
+        return max(0, len(self.ending) - GENERATIONS * max(1, len(self.serving)))
 
 
 def workers(processes: Iterable[Process]) -> Workers:
@@ -92,13 +100,14 @@ def pids_only(config: LoadedConfig) -> str:
 # One run of a shell: the socket table, what the workers hold, the table again. Only cat and ls are needed.
 LOOK = r"""
 tables() { echo "table $1"; cat /proc/net/tcp /proc/net/tcp6 2>/dev/null; }
+started() { read -r stat < "$1/stat" && set -- ${stat##*) } && echo "${20}"; } 2>/dev/null
 echo "range $(cat /proc/sys/net/ipv4/ip_local_port_range)"
 tables first
 for process in /proc/[0-9]*; do
     title=
     { IFS= read -r title < "$process/cmdline"; } 2>/dev/null
     case $title in "nginx: worker process is shutting down"*)
-        echo "worker ${process##*/}"
+        echo "worker ${process##*/} $(started "$process")"
         ls -l "$process/fd/" 2>/dev/null || { [ ! -d "$process" ] || echo denied; } ;;
     esac
 done
@@ -130,13 +139,15 @@ class Socket:
 
 @dataclass(slots=True)
 class Sockets:
-    """What one look saw. `held`: the socket inodes of each worker that is shutting down; None: they cannot be read."""
+    """What one look saw. `held`: the socket inodes of each worker that is shutting down; None: they cannot be read.
+    `started`: when each was, in the kernel's ticks."""
 
     first: dict[int, Socket] = field(default_factory=dict)
     second: dict[int, Socket] = field(default_factory=dict)
     listening: set[int] = field(default_factory=set)
     ephemeral: tuple[int, int] = (32768, 60999)
     held: dict[int, set[int]] | None = field(default_factory=dict)
+    started: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +200,19 @@ def unfinished(seen: Sockets, gone: Iterable[Address], peers: Iterable[Address],
     return pids
 
 
+def surplus(seen: Sockets, count: int, ended: Sequence[int]) -> list[int]:
+    """Which workers to end so that `count` fewer shut down, when `ended` end anyway: those that have for longest."""
+    rest = [pid for pid in seen.held or {} if pid not in ended]
+    return sorted(rest, key=lambda pid: (seen.started.get(pid, 0), pid))[: max(0, count - len(ended))]
+
+
+def clients_of(seen: Sockets, pids: Iterable[int]) -> int:
+    """Client connections that these workers hold."""
+    every = seen.first | seen.second
+    held = [every[inode] for pid in pids for inode in (seen.held or {}).get(pid, ()) if inode in every]
+    return sum(_is_client(socket, seen) for socket in held)
+
+
 def _is_client(socket: Socket, seen: Sockets) -> bool:
     low, high = seen.ephemeral
     return socket.local[1] in seen.listening or not low <= socket.local[1] <= high
@@ -216,8 +240,10 @@ def _read_sockets(lines: Sequence[str]) -> Sockets:
             table = seen.first if words[-1] == "first" else seen.second
         elif words[0] == "worker":
             inodes = set()
+            pid = int(words[1])
+            seen.started[pid] = int(words[2]) if len(words) > 2 else 0
             if seen.held is not None:
-                seen.held[int(words[1])] = inodes
+                seen.held[pid] = inodes
         elif words[0] == "denied":
             seen.held = None
         elif (link := re.search(r"socket:\[(\d+)\]", line)) and inodes is not None:

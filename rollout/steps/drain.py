@@ -37,8 +37,19 @@ def _by_switch(run: Run, step: Drain) -> list[tuple[Switched | None, list[str]]]
     return list(groups.values())
 
 
+def _named(run: Run, upstreams: list[Upstream]) -> bool:
+    """Whether its files name what left the pool: a backup that was restored, a restart with the files from before."""
+    pool = run.ports.proxy.pool(run.service)
+    named = {u.address for u in pool.upstreams} & {u.address for u in upstreams} if pool is not None else set()
+    return bool(named) and not named & {u.address for u in run.pool_of(run.live, run.replicas()).upstreams}
+
+
 def _drain(run: Run, switched: Switched | None, upstreams: list[Upstream]) -> int:
     def look() -> InFlight | None:
+        nonlocal switched
+        if _named(run, upstreams):
+            run.notice("the proxy's files name old replicas again, which somebody else put back: switched once more")
+            switched = run.ports.proxy.switch(run.pool_of(run.live, run.replicas()))
         seen = run.ports.proxy.in_flight(switched, upstreams)
         if not seen.drained and seen.detail:
             run.say(seen.detail)

@@ -59,9 +59,10 @@ def why_dead(replica: Replica | None, restarts: int) -> str | None:
     if replica is None:
         return "it was removed by somebody else"
     if replica.state in (ReplicaState.EXITED, ReplicaState.DEAD):
-        return f"it exited with code {replica.exit_code}"
+        memory = ": the kernel killed it at its memory limit" if replica.out_of_memory else ""
+        return f"it exited with code {replica.exit_code}{memory}"
     if replica.state is ReplicaState.RESTARTING or replica.restart_count > restarts:
-        return f"it exited and was restarted (exit code {replica.exit_code})"
+        return "it exited and was restarted"
     if replica.state is not ReplicaState.RUNNING:
         return f"it is {replica.state}"
     if replica.health is Health.UNHEALTHY:

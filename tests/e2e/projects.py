@@ -22,7 +22,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,7 +52,7 @@ http {{
 {servers}
 }}
 """
-NGINX_SERVER = "    server {{ listen 80; server_name {name}; location / {{ proxy_pass http://{name}; }} }}"
+NGINX_SERVER = "    server {{ {listen} server_name {name}; location / {{ proxy_pass http://{name}; }} }}"
 
 HAPROXY = """\
 global
@@ -68,7 +68,7 @@ defaults
     timeout tunnel 1h
     option idle-close-on-response
 frontend public
-    bind :80
+    {bind}
     use_backend %[req.hdr(host),lower,word(1,:)]
 """
 
@@ -86,6 +86,11 @@ class Edge:
         if tuple(map(int, self.version.split("."))) < (1, 27):
             return "keepalive_timeout 0;"
         return "keepalive_timeout 15s; keepalive_min_timeout 4s;"
+
+    @property
+    def listen(self) -> str:
+        """Where it is asked: nginx's `listen` and what belongs to it, or HAProxy's `bind`."""
+        return "listen 80;" if self.type == "nginx" else "bind :80"
 
     def __str__(self) -> str:
         return f"{self.type}-{self.version}"
@@ -136,6 +141,17 @@ class Snapshot:
     containers: frozenset[Container]
     tags: frozenset[str]
     state_files: frozenset[str]
+
+    def in_force(self) -> Snapshot:
+        """The same, whatever the generation of nginx's files in force is called: an undo of a switch writes another."""
+        link = next((name for name in self.config if name.endswith("rollout.d/current")), "")
+        folder = f"{link.removesuffix('current')}{self.config[link].decode()}/" if link else ""
+        files = {
+            n.replace(folder, "current/"): c
+            for n, c in self.config.items()
+            if not link or "/gen-" not in n or n.startswith(folder)
+        }
+        return replace(self, config={name: content for name, content in files.items() if name != link})
 
 
 def docker(*argv: str, check: bool = True) -> str:
@@ -424,9 +440,9 @@ class Shop:
 
     def _write_proxy_config(self, names: list[str]) -> None:
         if self.edge.type == "haproxy":
-            file, text = "haproxy.cfg", HAPROXY
+            file, text = "haproxy.cfg", HAPROXY.replace("{bind}", self.edge.listen)
         else:
-            servers = "\n".join(NGINX_SERVER.format(name=name) for name in names)
+            servers = "\n".join(NGINX_SERVER.format(name=name, listen=self.edge.listen) for name in names)
             file, text = "nginx.conf", NGINX.format(keepalive=self.edge.keepalive, servers=servers)
         path = self.directory / "edge" / file
         if not path.exists() or path.read_text() != text:

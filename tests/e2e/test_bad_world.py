@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from rollout.compose.find import SYSTEM_PLUGINS
+from tests.e2e.disks import AS_ROOT, full, small_disk
 from tests.e2e.projects import EDGES, PROGRAM, Done, Edge, Shop, project, running
 
 pytestmark = [pytest.mark.e2e]
 
 NGINX, HAPROXY = EDGES[1], EDGES[2]
-AS_ROOT = () if os.geteuid() == 0 else ("sudo", "-nE")
 
 
 @pytest.fixture(scope="module")
@@ -227,30 +226,6 @@ def test_a_config_directory_that_is_read_only(edge: Edge, short_directory: Path)
             refused(shop, "deploy", code=4, says=(config, "Read-only file system"), hint="x-rollout.proxy.config")
         shop.tag("1")
         assert shop.answers() == "1"
-
-
-@contextlib.contextmanager
-def small_disk(place: Path) -> Iterator[None]:
-    """A disk of 1 MiB on `place`."""
-    place.mkdir(parents=True, exist_ok=True)
-    subprocess.run([*AS_ROOT, "mount", "-t", "tmpfs", "-o", "size=1m,mode=777", "tmpfs", place], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run([*AS_ROOT, "umount", "--lazy", place], check=True)
-
-
-@contextlib.contextmanager
-def full(place: Path) -> Iterator[None]:
-    filler = place / ".filler"
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while file.write(b"x" * 4096):
-            pass
-    assert os.statvfs(place).f_bavail == 0
-    try:
-        yield
-    finally:
-        filler.unlink()
 
 
 @pytest.mark.parametrize("edge", [NGINX, HAPROXY], ids=str)

@@ -5,7 +5,7 @@
     python -m tests.faults.killed --at 7:change -- deploy web     before its seventh change to anything outside
 
 The signal is SIGKILL unless `--signal` says otherwise: INT is a Ctrl-C at that point, STOP lets the test do something
-to the world there and then send SIGCONT.
+to the world there and then send SIGCONT. With `--jump 3600` there is none: the wall clock is set an hour ahead there.
 
 Steps are counted from 1 over the whole run: those of a recovery, of the deploy after it and of an undo alike.
 """
@@ -18,7 +18,9 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from rollout.cli import main
@@ -29,17 +31,17 @@ _WRITES = os.O_WRONLY | os.O_RDWR
 
 
 class Points:
-    """Counts the points that are passed and signals the process at one of them. Armed once the first rollout begins."""
+    """Counts the points that are passed and does something at one of them. Armed once the first rollout begins."""
 
-    def __init__(self, number: int, moment: str, number_of_signal: int) -> None:
-        self.number, self.moment, self.signal = number, moment, number_of_signal
+    def __init__(self, number: int, moment: str, act: Callable[[], None]) -> None:
+        self.number, self.moment, self.act = number, moment, act
         self.steps = 0
         self.changes = itertools.count(1)  # counts right from several threads
         self.armed = False
 
     def reached(self, moment: str, count: int) -> None:
         if self.moment == moment and count == self.number:
-            os.kill(os.getpid(), self.signal)
+            self.act()
 
     def change(self, event: str, args: tuple[Any, ...]) -> None:
         if self.armed and _changes(event, args):
@@ -83,14 +85,28 @@ def install(points: Points) -> None:
 
 def run() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--at", required=True, help="N:begun, N:done or N:change")
+    parser.add_argument("--at", required=True, help="N:begun, N:done or N:change; 0:begun is from the beginning")
     parser.add_argument("--signal", default="KILL", choices=["KILL", "STOP", "INT"])
+    parser.add_argument("--jump", type=float, default=0.0, help="seconds by which the wall clock is set")
     parser.add_argument("argv", nargs="+")
     said = parser.parse_args()
     number, _, moment = said.at.partition(":")
     assert moment in ("begun", "done", "change"), said.at
-    install(Points(int(number), moment, signal.Signals[f"SIG{said.signal}"]))
+    act = (
+        partial(set_clock, said.jump)
+        if said.jump
+        else partial(os.kill, os.getpid(), signal.Signals[f"SIG{said.signal}"])
+    )
+    if number == "0":
+        act()
+    install(Points(int(number), moment, act))
     return main(said.argv)
+
+
+def set_clock(seconds: float) -> None:
+    """As an administrator or NTP does: what durations are measured with goes on as it was."""
+    real = time.time
+    time.time = lambda: real() + seconds
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ class Stand:
         assert done.seconds < BOUND, told
         assert "Traceback" not in done.said, told
         if done.code in UNCHANGED:
-            assert self.shop.snapshot() == before, told
+            assert self.shop.snapshot().in_force() == before.in_force(), told
             assert self.shop.answers() == old, told
         else:
             assert done.code in {DEPLOYED, LEAVING}, told

@@ -48,7 +48,7 @@ def test_at_every_step(edge: Edge, way: Way, short_directory: Path) -> None:
         sweep.at_each(points)
 
 
-@pytest.mark.e2e
+@pytest.mark.daily
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("edge", EDGE_PAIR, ids=str)
 def test_at_the_steps_where_most_is_at_stake(edge: Edge, short_directory: Path) -> None:

@@ -64,7 +64,7 @@ def test_one_call_goes_wrong(edge: Edge, kind: Kind, short_directory: Path) -> N
 DAILY = ((CREATE, Fault.LOST), (START, Fault.LOST), (INSPECT, Fault.SHAPE), (STOP, Fault.ERROR), (REMOVE, Fault.HANG))
 
 
-@pytest.mark.e2e
+@pytest.mark.daily
 def test_calls_that_go_wrong_where_most_is_at_stake(one: Stand) -> None:
     """A few of the cases above, for every day."""
     for kind, fault in DAILY:

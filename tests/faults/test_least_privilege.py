@@ -111,7 +111,7 @@ def test_the_published_requests_are_exactly_those_that_are_made(tmp_path: Path, 
     assert set(COMPOSE_CALLS) - allowed.used[True] == set(), "listed, but not used by Compose"
 
 
-@pytest.mark.e2e
+@pytest.mark.daily
 def test_what_is_not_listed_is_not_done(short_directory: Path) -> None:
     """The filter does filter: without its row for a start, nothing is started, and all is taken back."""
     without = tuple(row for row in ENGINE_CALLS if not row[1].endswith("/start"))
@@ -148,7 +148,7 @@ def own(directory: Path, group: int) -> None:
         os.chown(path, NOBODY, group)
 
 
-@pytest.mark.e2e
+@pytest.mark.daily
 @pytest.mark.skipif(os.geteuid() != 0, reason="not root already: all other tests show it")
 @pytest.mark.parametrize("edge", [NGINX, HAPROXY], ids=str)
 def test_without_root(edge: Edge, short_directory: Path) -> None:
@@ -185,7 +185,7 @@ def sees_the_socket(service: dict[str, Any]) -> list[str]:
     return mounts + [name for name in service.get("environment") or {} if name.startswith("DOCKER_")]
 
 
-@pytest.mark.e2e
+@pytest.mark.daily
 @pytest.mark.parametrize("file", sorted(ROOT.glob("examples/*/compose.yaml")), ids=lambda file: str(file.parent.name))
 def test_no_proxy_of_the_examples_sees_the_engine(file: Path, short_directory: Path) -> None:
     config = subprocess.run(

@@ -9,65 +9,27 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.projects import EDGES, Done, Edge, Running, Shop, containers, docker, eventually, running
-from tests.faults.sweep import MIX, ROLLING, ROOT, Point, Sweep, query
+from tests.e2e.projects import EDGES, Edge, Shop, containers, docker, running
+from tests.faults.middle import (
+    EDGE_PAIR,
+    FIRST_SWITCH,
+    HALF_DONE,
+    MIDDLES,
+    STEPS,
+    lossless,
+    rolling,
+    spawn,
+    stopped_at,
+    true_end,
+)
+from tests.faults.sweep import MIX, ROLLING, Point, Sweep, query
 
 pytestmark = [pytest.mark.faults]
-
-EDGE_PAIR = (EDGES[1], EDGES[2])
-# rolling, one by one, two replicas
-STEPS = ("start", "check", "switch", "drain", "stop", "start", "check", "switch", "drain", "stop", "remove")
-STARTED, SWITCHED, HALF_DONE = Point(2, "begun", "check"), Point(4, "begun", "drain"), Point(6, "begun", "start")
-MIDDLES = (STARTED, SWITCHED, HALF_DONE)
-FIRST_SWITCH = 3
-
-
-@contextmanager
-def rolling(edge: Edge, directory: Path) -> Iterator[Sweep]:
-    with running(edge, directory, **ROLLING.web) as shop, shop.load(MIX) as load:
-        load.wait_for(30)
-        yield Sweep(shop, load, ROLLING)
-
-
-def spawn(shop: Shop, at: str, number: str, *argv: str) -> Running:
-    command = [sys.executable, "-m", "tests.faults.killed", "--at", at, "--signal", number, "--", *argv, "--json"]
-    return Running(command, shop.directory, {**shop._environment(), "PYTHONPATH": str(ROOT)})
-
-
-@contextmanager
-def stopped_at(point: Point, shop: Shop, *argv: str) -> Iterator[Running]:
-    """The program, stopped there for the length of the block; then it goes on."""
-    run = spawn(shop, point.at, "STOP", *argv)
-    stat = Path(f"/proc/{run.process.pid}/stat")
-    try:
-        eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", f"its stop at {point}", 60)
-        yield run
-    finally:
-        run.signal(signal.SIGCONT)
-
-
-def true_end(done: Done, *codes: int) -> Done:
-    assert done.code in codes, done
-    assert "Traceback" not in done.said, done
-    if done.code:
-        finished = [json.loads(line) for line in done.out.splitlines() if line.startswith("{")]
-        assert done.err.strip() or any("error" in event for event in finished), f"it failed and did not say why: {done}"
-    return done
-
-
-def lossless(sweep: Sweep) -> None:
-    progress = sweep.load.progress()
-    assert progress["failed"] == 0, f"{sweep.load.report().describe()}\n{sweep.shop.describe()}"
-    assert {line["in_flight"] for line in sweep.shop.term_lines()} <= {0}, sweep.shop.term_lines()
-
 
 # --- two at once -----------------------------------------------------------------------------------------------
 
@@ -97,8 +59,9 @@ def test_two_deploys_that_wait_for_each_other(edge: Edge, short_directory: Path)
     with rolling(edge, short_directory) as sweep:
         images = ("rollout-test/app:2", "rollout-test/app:3")
         runs = [sweep.shop.spawn("deploy", "web", "--image", image, "--wait-lock", "2m") for image in images]
-        ends = [true_end(run.end(120), 0) for run in runs]
-        last = max(range(2), key=lambda i: runs[i].begun + ends[i].seconds)
+        for run in runs:
+            true_end(run.end(120), 0)
+        last = max(range(2), key=lambda i: runs[i].wait_for("rollout_started")["rollout"])
         sweep.converged("both", ("2", "3")[last], sweep.load.progress())
         lossless(sweep)
 
@@ -151,7 +114,7 @@ def test_ctrl_c_at_every_step(edge: Edge, short_directory: Path) -> None:
             interrupt(sweep, Point(number, "begun", STEPS[number - 1]))
 
 
-@pytest.mark.e2e
+@pytest.mark.daily
 @pytest.mark.timeout(120)
 def test_ctrl_c_before_and_after_the_first_switch(short_directory: Path) -> None:
     with rolling(EDGES[1], short_directory) as sweep:
@@ -244,7 +207,7 @@ DAMAGES = (delete_it, garbage, empty, torn, holes, locks_gone, locks_garbage)
 TOLD = (garbage, torn, holes)  # what is not simply a first run
 
 
-@pytest.mark.e2e
+@pytest.mark.daily
 @pytest.mark.timeout(240)
 def test_state_damaged_between_deploys(short_directory: Path) -> None:
     between(EDGES[2], short_directory)
@@ -302,7 +265,7 @@ def test_state_damaged_in_the_middle(edge: Edge, damage: Callable[[Path], None],
 # --- an address changes hands ----------------------------------------------------------------------------------
 
 
-@pytest.mark.e2e
+@pytest.mark.daily
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("edge", EDGE_PAIR, ids=str)
 def test_a_stranger_at_a_freed_address_gets_no_request(edge: Edge, short_directory: Path) -> None:

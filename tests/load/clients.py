@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from tests.load.mix import Mix
 from tests.load.report import Tally
+from tests.load.tls import relayed
 from tests.load.wire import Anomaly, Connection, Target
 
 # Clients that fail at once must not spin: a load that starves the machine measures only itself.
@@ -25,6 +26,7 @@ class Session:
 
     def __init__(self, target: Target, mix: Mix, tally: Tally) -> None:
         self.target, self.mix, self.tally = target, mix, tally
+        self.secure = target  # for those that speak TLS themselves
         self.random = random.Random()
         self.stopping = asyncio.Event()
         self.serial = 0
@@ -45,6 +47,8 @@ class Session:
     async def run(self) -> None:
         """All clients of the mix, until `stop` is called and each has finished its current request."""
         mix = self.mix
+        if self.target.tls:
+            self.target = await relayed(self.target)
         counts: list[tuple[type[Client], int]] = [
             (Get, mix.get),
             (Post, mix.post),
@@ -59,6 +63,13 @@ class Session:
             for kind, count in counts:
                 for _ in range(count):
                     group.create_task(kind(self).run())
+            if mix.http2 or mix.http2_idle:
+                from tests.load.multiplexed import Multiplexed  # what it needs is imported by few loads
+
+                for _ in range(mix.http2):
+                    group.create_task(Multiplexed(self, self.secure).busy())
+                for _ in range(mix.http2_idle):
+                    group.create_task(Multiplexed(self, self.secure).idle())
             if mix.arrivals:
                 group.create_task(open_loop(self))
 

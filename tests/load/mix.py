@@ -18,6 +18,8 @@ class Mix:
     uploads              half of a POST body, upload_seconds of nothing, the other half; kept-alive
     streams              chunked answers that take stream_seconds; kept-alive
     upgrades             upgraded connections, echoing, closed by the client after 0..upgrade_seconds
+    http2, http2_idle    HTTP/2 over TLS: connections with four requests at once (get, post, upload, stream), and with
+                         one after each pause of 0..think_seconds; the URL must be https
     arrivals             open loop: this many GETs and POSTs a second at a fixed rate, however slow the answers are,
                          over a pool of kept-alive connections; latency counts from the intended arrival
     handler_ms           the server's handler takes one of these times
@@ -40,6 +42,8 @@ class Mix:
     stream_seconds: float = 2.0
     upgrades: int = 0
     upgrade_seconds: float = 2.0
+    http2: int = 0
+    http2_idle: int = 0
     arrivals: float = 0.0
     handler_ms: tuple[float, ...] = (0, 5, 50)
     rtt: float = 0.02

@@ -46,6 +46,7 @@ class Report:
     by_kind       for each kind of client, `ok` and each class of failure
     by_version    answers by X-Version, whatever their status
     idle_closes   kept-alive connections found closed before anything was written: not failures
+    not_begun     HTTP/2 requests that the server said it never began, and that were sent again: not failures
     p50 .. max    latency of the short requests that succeeded (no streams, uploads, upgrades)
     longest_gap   the longest time, until the load was stopped, in which no request at all succeeded
     failures      the first 200
@@ -60,6 +61,7 @@ class Report:
     by_class: dict[str, int]
     by_kind: dict[str, dict[str, int]]
     by_version: dict[str, int]
+    not_begun: int
     p50: float
     p95: float
     p99: float
@@ -89,6 +91,8 @@ class Report:
             f"  longest time without an answer {_ms(self.longest_gap)}",
             f"  {self.connections:,} connections, {self.idle_closes:,} found closed while idle",
         ]
+        if self.not_begun:
+            lines.append(f"  {self.not_begun:,} HTTP/2 requests never begun, as the server said, and sent again")
         for cls, count in sorted(self.by_class.items(), key=lambda item: -item[1]):
             per_kind = ", ".join(f"{kind} {counts[cls]:,}" for kind, counts in self.by_kind.items() if cls in counts)
             lines.append(f"  failed    {cls} {count:,} ({per_kind})")
@@ -107,7 +111,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.started = self.last_ok = time.monotonic()
-        self.total = self.ok = self.idle_closes = self.connections = 0
+        self.total = self.ok = self.idle_closes = self.connections = self.not_begun = 0
         self.longest_gap = 0.0
         self.stopped = False
         self.kinds: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -165,6 +169,7 @@ class Tally:
             by_class=dict(by_class),
             by_kind={kind: dict(counts) for kind, counts in self.kinds.items()},
             by_version=dict(self.versions),
+            not_begun=self.not_begun,
             p50=p50,
             p95=p95,
             p99=p99,

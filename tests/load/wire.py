@@ -25,16 +25,18 @@ class Target:
     address: tuple[object, ...]
     host: str
     prefix: str
+    tls: bool = False
 
     @classmethod
     def parse(cls, url: str, host: str = "") -> Target:
-        """`http://host[:port][/prefix]`; `host` replaces the Host header. Raises ValueError."""
+        """`http[s]://host[:port][/prefix]`; `host` replaces the Host header. Raises ValueError."""
         parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
-            raise ValueError(f"not an http:// URL: {url}")
-        found = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"not an http:// or https:// URL: {url}")
+        tls = parts.scheme == "https"
+        found = socket.getaddrinfo(parts.hostname, parts.port or (443 if tls else 80), type=socket.SOCK_STREAM)
         family, _, _, _, address = found[0]
-        return cls(family, address, host or parts.netloc, parts.path.rstrip("/"))
+        return cls(family, address, host or parts.netloc, parts.path.rstrip("/"), tls)
 
     def request(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
         """A request head, and the body if it is to go out in the same write."""

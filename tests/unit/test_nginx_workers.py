@@ -9,13 +9,16 @@ from rollout.proxies.nginx_config import LoadedConfig
 from rollout.proxies.nginx_log import counted
 from rollout.proxies.nginx_reload import refusal
 from rollout.proxies.nginx_workers import (
+    GENERATIONS,
     Socket,
     Sockets,
     Token,
     Workers,
+    clients_of,
     pids_only,
     read_sockets,
     remaining,
+    surplus,
     workers,
 )
 
@@ -90,7 +93,7 @@ def test_reading_the_tables_and_the_links() -> None:
         row.format("C350", "1F40", "01", 12),
         "   0: 00000000:0050 00000000:0000 0A 0:0 00:0 0 0 0 9 1",
         "range 32768\t60999",
-        "worker 7",
+        "worker 7 4711",
         "lr-x------ 1 www www 64 Nov 23 15:00 3 -> socket:[11]",
         "lr-x------ 1 www www 64 Nov 23 15:00 4 -> socket:[12]",
         "lr-x------ 1 www www 64 Nov 23 15:00 5 -> anon_inode:[eventpoll]",
@@ -99,6 +102,7 @@ def test_reading_the_tables_and_the_links() -> None:
     ]
     seen = read_sockets(lines)
     assert seen.held == {7: {11, 12}}
+    assert seen.started == {7: 4711}
     assert seen.listening == {80}
     assert seen.first[12].remote == ("10.0.0.5", 8000)
     assert seen.second[11].remote == ("10.0.0.1", 40001)
@@ -164,3 +168,18 @@ def test_counting_blames_each_upstream_for_its_own() -> None:
     ]
     seen = {address: (c.requests, c.failed) for address, c in counted(lines).by_address.items()}
     assert seen == {"10.0.0.5:80": (4, 2), "10.0.0.6:80": (1, 0), "[fd00::1]:80": (1, 0)}
+
+
+@pytest.mark.parametrize(("serving", "ending", "many"), [(2, 16, 0), (2, 17, 1), (1, 20, 12), (0, 9, 1)])
+def test_old_workers_pile_up_only_so_far(serving: int, ending: int, many: int) -> None:
+    assert GENERATIONS == 8
+    assert Workers(frozenset(range(serving)), frozenset(range(100, 100 + ending))).surplus == many
+
+
+def test_those_that_shut_down_for_longest_are_the_surplus() -> None:
+    seen = look([client(1), to(OTHER, 2)], [client(3), client(5), to(OTHER, 4)], [client(7)])
+    seen.started = {0: 900, 1: 100, 2: 500}  # pids are given out again: only the time tells
+    assert surplus(seen, 2, []) == [1, 2]
+    assert surplus(seen, 2, [1]) == [2], "one ends anyway"
+    assert surplus(seen, 1, [0]) == []
+    assert clients_of(seen, [1, 2]) == 3

@@ -143,14 +143,18 @@ class ContainerProcess:
         import tarfile  # 4 ms, and most runs read no file
 
         def fetch(client: Any, found: str) -> tuple[int, str, bytes | None]:
-            stream, stat = client.get_archive(found, path)
+            stream, told = client.get_archive(found, path)
+            stat = reading.whole(told, "mode", "linkTarget")
             if stat["mode"] & (LINK | FOLDER):
                 stream.close()  # a folder comes with all that is in it
                 return stat["mode"], stat["linkTarget"], None
-            with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
-                member = archive.next()
-                content = archive.extractfile(member) if member else None
-                return stat["mode"], "", content.read() if content else None
+            try:
+                with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
+                    member = archive.next()
+                    content = archive.extractfile(member) if member else None
+                    return stat["mode"], "", content.read() if content else None
+            except tarfile.TarError as error:
+                raise reading.nonsense(str(error)) from error
 
         try:
             return self._call(f"read {path} of", fetch)

@@ -33,7 +33,7 @@ def whole(seen: Any, *keys: str) -> dict[str, Any]:
     """`seen`, made sure to be an object with these keys. Raises EngineError, transient."""
     missing = [key for key in keys if key not in seen] if isinstance(seen, dict) else list(keys)
     if missing:
-        raise _nonsense(f"it has no {', '.join(missing)}")
+        raise nonsense(f"it has no {', '.join(missing)}")
     return dict(seen)
 
 
@@ -42,7 +42,7 @@ def each(seen: Any, *keys: str) -> list[dict[str, Any]]:
     return [whole(entry, *keys) for entry in (seen if isinstance(seen, list) else [None])]
 
 
-def _nonsense(what: str) -> EngineError:
+def nonsense(what: str) -> EngineError:
     hint = "is it a Docker engine that DOCKER_HOST names, or a proxy before one?"
     return EngineError(f"the engine's answer makes no sense: {what}", hint=hint, transient=True)
 
@@ -55,7 +55,7 @@ def _sensible(read: Callable[[Json], T]) -> Callable[[Json], T]:
         try:
             return read(seen)
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-            raise _nonsense(f"{type(error).__name__}: {str(error)[:80]}") from error
+            raise nonsense(f"{type(error).__name__}: {str(error)[:80]}") from error
 
     return translated
 
@@ -114,6 +114,7 @@ def inspected(seen: Json) -> Replica:
         started_at=timestamp(state["StartedAt"]),
         restart_count=seen["RestartCount"],
         exit_code=state["ExitCode"] if status in (ReplicaState.EXITED, ReplicaState.DEAD) else None,
+        out_of_memory=bool(state.get("OOMKilled")),
         health_log=_health_log(health),
     )
 

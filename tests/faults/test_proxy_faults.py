@@ -1,0 +1,294 @@
+"""The proxy misbehaves in the middle of a deploy: it dies, is restarted with other files, is reloaded by somebody else,
+does not answer, or keeps old workers for ever because a client stays.
+
+What is under way in a proxy dies with it, whatever deploys; everything else must be served, and the next run converges.
+A reload that is refused although the test passed is in e2e/test_failed_deploys.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from rollout.proxies.nginx_workers import GENERATIONS
+from tests.e2e.projects import EDGES, Edge, Shop, app_service, docker, eventually, running
+from tests.faults.middle import EDGE_PAIR, MIDDLES, STEPS, SWITCHED, lossless, rolling, stopped_at, true_end
+from tests.faults.sweep import MIX, ROLLING, Point, Sweep
+from tests.load import Load
+
+pytestmark = [pytest.mark.faults]
+
+HAPROXY = EDGES[2]
+
+
+def restart(shop: Shop) -> None:
+    """Killed, and started by its operator. Started again it has the address it had."""
+    edge = shop.running("edge")[0]
+    docker("kill", edge.id)
+    if shop.edge.type == "haproxy":
+        (shop.directory / "run/admin.sock").unlink(missing_ok=True)  # else the look for it would find the former one's
+    docker("start", edge.id)
+    shop.wait_for_edge()
+    eventually(lambda: shop.answers() in ("1", "2", "3"), "an answer of the restarted proxy")
+
+
+def served(load: Load, requests: int = 100) -> None:
+    """So many more requests, none of them lost."""
+    load.wait_for(load.progress()["total"] + requests)
+    assert load.progress()["failed"] == 0, load.report().describe()
+
+
+# --- it dies ---------------------------------------------------------------------------------------------------
+
+
+def die_and_come_back(
+    edge: Edge, directory: Path, points: tuple[Point, ...], meanwhile: Callable[[Shop], None]
+) -> None:
+    """The proxy is restarted at each of these points of a deploy, after something was done to it."""
+    with running(edge, directory, **ROLLING.web) as shop:
+        for point in points:
+            with shop.load(MIX) as before:
+                sweep = Sweep(shop, before, ROLLING)
+                target, _ = sweep.targets()
+                files, version = shop.directory / "former", sweep.live_version()
+                shutil.copytree(shop.directory / "edge/rollout.d", files, symlinks=True)
+                shop.tag(target)
+                before.wait_for(50)
+                with stopped_at(point, shop, "deploy", "web") as run:
+                    served(before, 20)
+                    meanwhile(shop)
+                    restart(shop)
+                    with shop.load(MIX) as after:
+                        after.wait_for(20)
+                        run.signal(signal.SIGCONT)
+                        done = true_end(run.end(), 0, 1)
+                        assert sweep.live_version() == (version if done.code else target), f"{point}: {done}"
+                        shop.rollout("deploy", "web")
+                        served(after)
+                        sweep.load = after
+                        sweep.converged(str(point), target, after.progress())
+                        seen = f"{before.progress()['failed']} lost with the proxy, then {after.progress()['total']}, 0"
+                        print(f"{edge} | {meanwhile.__name__} | {point} | exit {done.code} | {seen}")
+                shutil.rmtree(files)
+
+
+def kill_it(shop: Shop) -> None:
+    """Nothing more than that."""
+
+
+def files_from_before(shop: Shop) -> None:
+    """A backup of its configuration is restored: it names the old replicas, which still run or have been stopped."""
+    live = shop.directory / "edge/rollout.d"
+    for path in live.iterdir():  # the directory itself is mounted
+        path.unlink() if path.is_symlink() or path.is_file() else shutil.rmtree(path)
+    shutil.copytree(shop.directory / "former", live, symlinks=True, dirs_exist_ok=True)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("edge", EDGE_PAIR, ids=str)
+def test_killed_and_restarted_in_the_middle(edge: Edge, short_directory: Path) -> None:
+    die_and_come_back(edge, short_directory, MIDDLES, kill_it)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("edge", EDGE_PAIR, ids=str)
+def test_restarted_with_the_files_from_before(edge: Edge, short_directory: Path) -> None:
+    """Where the old replicas, still there, would be stopped while they serve."""
+    die_and_come_back(edge, short_directory, (SWITCHED, Point(9, "begun", "drain")), files_from_before)
+
+
+# --- it is reloaded by somebody else ---------------------------------------------------------------------------
+
+
+def reload(shop: Shop) -> None:
+    """As `docker kill --signal HUP edge`, to its end."""
+    before = set(shop.edge_processes())
+    docker("kill", "--signal", "HUP" if shop.edge.type == "nginx" else "USR2", shop.running("edge")[0].id)
+    eventually(lambda: any("worker" in line or "haproxy" in line for line in set(shop.edge_processes()) - before), "it")
+    eventually(lambda: shop.answers() in ("1", "2", "3"), "an answer of the reloaded proxy")
+
+
+def reloaded_at(edge: Edge, directory: Path, numbers: range) -> None:
+    with rolling(edge, directory) as sweep:
+        for number in numbers:
+            point = Point(number, "begun", STEPS[number - 1])
+            target, _ = sweep.targets()
+            sweep.shop.tag(target)
+            with stopped_at(point, sweep.shop, "deploy", "web") as run:
+                reload(sweep.shop)
+            done = true_end(run.end(), 0)
+            print(f"{edge} | reloaded | {point} | exit {done.code} | {sweep.load.progress()['total']} requests")
+            sweep.converged(str(point), target, sweep.load.progress())
+            lossless(sweep)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("edge", EDGE_PAIR, ids=str)
+def test_reloaded_by_somebody_else_at_every_step(edge: Edge, short_directory: Path) -> None:
+    """HAProxy forgets with it every server that was added at run time: only its files are left."""
+    reloaded_at(edge, short_directory, range(1, len(STEPS) + 1))
+
+
+@pytest.mark.daily
+@pytest.mark.timeout(240)
+def test_haproxy_reloaded_between_switch_and_drain(short_directory: Path) -> None:
+    reloaded_at(HAPROXY, short_directory, range(SWITCHED.number, SWITCHED.number + 1))
+
+
+# --- HAProxy's sockets -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def gone(path: Path) -> Iterator[None]:
+    aside = path.with_suffix(".aside")
+    path.rename(aside)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        aside.rename(path)
+
+
+@contextmanager
+def nonsense(path: Path) -> Iterator[None]:
+    """Somebody else answers there, and not as HAProxy does."""
+
+    class Babble(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                self.request.recv(4096)
+                self.request.sendall(b"220 mail.example ESMTP\n# pxname,\x00\xff,,\n\n")
+
+    with gone(path), socketserver.ThreadingUnixStreamServer(str(path), Babble) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+Spoil = Callable[[Path], contextlib.AbstractContextManager[None]]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("spoilt", [gone, nonsense])
+@pytest.mark.parametrize("name", ["admin.sock", "master.sock"])
+def test_haproxys_socket(name: str, spoilt: Spoil, short_directory: Path) -> None:
+    """It is not there, or somebody else's: the deploy says so, stops nothing in use, and the next goes on."""
+    with rolling(HAPROXY, short_directory) as sweep:
+        for point in MIDDLES:
+            socket_of_it(sweep, point, name, spoilt)
+
+
+@pytest.mark.daily
+@pytest.mark.timeout(240)
+def test_haproxys_socket_is_gone_when_the_old_replica_should_be_drained(short_directory: Path) -> None:
+    with rolling(HAPROXY, short_directory) as sweep:
+        socket_of_it(sweep, SWITCHED, "admin.sock", gone)
+
+
+def socket_of_it(sweep: Sweep, point: Point, name: str, spoilt: Spoil) -> None:
+    shop, version = sweep.shop, sweep.live_version()
+    target, _ = sweep.targets()
+    shop.tag(target)
+    with contextlib.ExitStack() as stack:
+        with stopped_at(point, shop, "deploy", "web") as run:
+            stack.enter_context(spoilt(shop.directory / "run" / name))
+        done = true_end(run.end(), 0, 1, 4, 5)
+        served(sweep.load, 50)
+    print(f"{name} {spoilt.__name__} | {point} | exit {done.code} | {sweep.load.progress()['total']} requests")
+    if done.code in (1, 4):
+        assert sweep.live_version() == version, f"{point}: {done}\n{shop.describe()}"
+    shop.rollout("deploy", "web")
+    sweep.converged(f"{point} {name}", target, sweep.load.progress())
+    lossless(sweep)
+
+
+# --- clients that stay for ever --------------------------------------------------------------------------------
+
+DEPLOYS = 20
+HELD_EACH = 4  # so that each of the two workers has some
+LIMIT = 2.0  # seconds of drain
+
+
+class Held:
+    """WebSockets of another service that their clients never end; some more before each deploy."""
+
+    def __init__(self, shop: Shop) -> None:
+        self.shop = shop
+        self.open: list[tuple[socket.socket, float]] = []  # and when the deploy after it began
+        self.ended: list[float] = []  # seconds from that deploy's begin
+
+    def more(self) -> None:
+        now = time.monotonic()
+        for _ in range(HELD_EACH):
+            client = socket.create_connection((self.shop.address("edge"), 80), timeout=10)
+            head = "GET /upgrade HTTP/1.1\r\nHost: chat\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+            client.sendall(head.encode())
+            assert b" 101 " in client.recv(4096)
+            client.settimeout(0.5)
+            self.open.append((client, now))
+
+    def look(self) -> None:
+        """Each still answers, or has ended: then after how long."""
+        for client, began in list(self.open):
+            try:
+                client.sendall(b"still")
+                alive = client.recv(5) == b"still"
+            except OSError:
+                alive = False
+            if not alive:
+                client.close()
+                self.open.remove((client, began))
+                self.ended.append(time.monotonic() - began)
+
+
+def memory(shop: Shop) -> int:
+    """KiB of all the proxy's processes; what they share is divided among them."""
+    pids = [line.split()[0] for line in shop.edge_processes()]
+    found = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
+    return sum(int(line.split()[1]) for text in found for line in text.splitlines() if line.startswith("Pss:"))
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("edge", EDGES, ids=str)
+def test_websockets_that_never_end(edge: Edge, short_directory: Path) -> None:
+    """Twenty deploys with clients of another service held in every old worker: these pile up only so far, and nothing
+    is cut that has not had its drain limit."""
+    with running(edge, short_directory, **{"x-rollout": {"drain_timeout": f"{LIMIT:g}s"}}) as shop:
+        shop.service("chat", **{**app_service(edge), "deploy": {"replicas": 1}})
+        shop.rollout("deploy")
+        held, sizes, counts = Held(shop), [], []
+        with shop.load(MIX) as load:
+            sweep = Sweep(shop, load, ROLLING)
+            for number in range(DEPLOYS):
+                held.more()
+                shop.tag("123"[(number + 1) % 3])
+                shop.rollout("deploy", "web")
+                held.look()
+                counts.append(len(shop.old_workers()))
+                sizes.append(memory(shop) // 1024)
+                shop.settled()
+                lossless(sweep)
+            total = load.report().total
+        print(f"{edge}: {total} requests, 0 failed; {len(held.ended)} of {DEPLOYS * HELD_EACH} WebSockets ended")
+        print(f"  old workers {counts}\n  MiB {sizes}")
+        assert max(counts) <= 2 * GENERATIONS
+        assert sizes[-1] <= max(sizes[: GENERATIONS + 2]) * 1.2, sizes
+        assert all(seconds > LIMIT for seconds in held.ended), held.ended
+        if edge.type == "haproxy":
+            assert not held.ended and not any(counts), "nothing was reloaded"
+        for client, _ in held.open:
+            client.close()
