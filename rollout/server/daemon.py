@@ -23,8 +23,11 @@ from rollout.ports import Clock
 from rollout.server.bus import Bus
 from rollout.server.listening import Tcp
 from rollout.server.membership import Membership
+from rollout.server.operations import ThreadOperations
 from rollout.server.project import LiveProject
+from rollout.server.scheduling import Scheduling, looking
 from rollout.server.tally import Tally, counting
+from rollout.server.watching import FileWatch
 from rollout.state import StateDirectory
 
 LOCK = "serve"  # a file of its own in the state directory, beside those of the services
@@ -50,6 +53,7 @@ class Sidecar:
     bus: Bus
     ended: SimpleQueue[BaseException | None]
     tcp: Tcp = field(default_factory=Tcp)
+    watch: bool = False  # the project's files
 
 
 def serve(sidecar: Sidecar) -> None:
@@ -78,13 +82,20 @@ def why_not_healthy(state: StateDirectory, clock: Clock) -> str:
 
 
 def _parts(sidecar: Sidecar, project: LiveProject, tally: Tally) -> Sequence[Part]:
-    return [
-        Membership(project, sidecar.clock, sidecar.bus),
-        *_answering(sidecar, project, tally),
+    options, clock, bus = sidecar.options, sidecar.clock, sidecar.bus
+    operations, http = _answering(sidecar, project, tally)
+    parts: list[Part] = [
+        Membership(project, clock, bus),
+        operations,
+        http,
+        Scheduling(lambda: project.wired.project, looking(options, clock, bus), operations, clock, bus),
     ]
+    if sidecar.watch:
+        parts.append(FileWatch(options, operations, clock, bus))
+    return parts
 
 
-def _answering(sidecar: Sidecar, project: LiveProject, tally: Tally) -> Sequence[Part]:
+def _answering(sidecar: Sidecar, project: LiveProject, tally: Tally) -> tuple[ThreadOperations, Part]:
     try:
         from rollout.server.http import assembly
     except ImportError as error:
