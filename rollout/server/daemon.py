@@ -14,6 +14,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Protocol
 
+from rollout import preflight
 from rollout.compose import Options
 from rollout.errors import LockHeld, UsageError
 from rollout.events import Notice
@@ -62,6 +63,7 @@ def serve(sidecar: Sidecar) -> None:
     tally = Tally()
     with LiveProject(sidecar.options, sidecar.clock, sidecar.bus, partial(counting, tally=tally)) as project:
         wired = project.wired
+        preflight.refuse(wired.placement())
         with _alone(wired.state, wired.project.name, sidecar.clock):
             make_loadable(wired, sidecar.bus)
             sidecar.bus(Notice("", f"serving project {wired.project.name}: {', '.join(wired.project.services)}"))

@@ -148,15 +148,31 @@ class Up:
         return "\n".join(lines)
 
 
-@contextmanager
-def brought_up(directory: Path, *overlays: str) -> Iterator[Up]:
-    """A copy of the set-up, owned by nobody here, started as its comments say, but for the images."""
+def copied(directory: Path, *overlays: str) -> None:
     for name in (BASE, *overlays):
         shutil.copy(ROOT / name, directory)
     shutil.copytree(ROOT / "examples", directory / "examples")
     shutil.copy(ROOT / "tests/load/app.py", directory / "examples/nginx/web/app.py")  # bears every kind of load
     for name in ("nginx", "haproxy", "run"):
         (directory / ".rollout.d" / name).mkdir(parents=True)
+
+
+def test_another_path_inside_is_explained(short_directory: Path) -> None:
+    copied(short_directory)
+    argv = ["docker", "run", "--rm", "-v", f"{short_directory}:/project", "-w", "/project", "-e", "PWD=/project"]
+    argv += ["-v", f"{SOCKET}:{SOCKET}", "rollout-test/rollout"]
+    served = subprocess.run([*argv, "serve"], capture_output=True, text=True, check=False)
+    assert served.returncode == 2, served
+    checked = subprocess.run([*argv, "check"], capture_output=True, text=True, check=False)
+    assert checked.returncode != 0, checked
+    for said in (served.stderr, checked.stdout):
+        assert f"mount it at the same path, {short_directory}:{short_directory}" in " ".join(said.split()), said
+
+
+@contextmanager
+def brought_up(directory: Path, *overlays: str) -> Iterator[Up]:
+    """A copy of the set-up, owned by nobody here, started as its comments say, but for the images."""
+    copied(directory, *overlays)
     up = Up(f"rollout-local-{uuid.uuid4().hex[:8]}", directory)
     up.write(**variables(up, "1", *overlays))
     subprocess.run(["chown", "-R", f"{OWNER}:{OWNER}", str(directory)], check=True)
