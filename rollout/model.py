@@ -284,6 +284,25 @@ class Hooks:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """A time of the week, by the local clock. `days`: 0 is Monday; those on which it opens. `begins` and `ends` are
+    minutes after midnight; one that ends before it begins, or with it, ends on the next day."""
+
+    days: frozenset[int]
+    begins: int
+    ends: int
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When the registry is asked for a newer image of the service's tag. Times in seconds; no window: at any time."""
+
+    interval: float
+    jitter: float = 0.0  # each pause is longer by up to so much
+    windows: tuple[Window, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceSettings:
     """One service that `rollout` deploys. Times in seconds."""
 
@@ -306,6 +325,7 @@ class ServiceSettings:
     networks: tuple[str, ...] = ()  # engine names of the networks it is attached to
     depends_on: tuple[str, ...] = ()
     container_name: str = ""  # set: only one container can ever exist
+    schedule: Schedule | None = None
     remove_first: bool = False  # the old container must be gone before the new one can be created (container_name)
 
 

@@ -156,6 +156,17 @@ class Images(Protocol):
         """All references that start with `prefix`."""
 
 
+class Registry(Protocol):
+    """What registries offer, and what of it is here, by digest (`sha256:…` of the manifest, not of the image)."""
+
+    def offered(self, reference: str) -> str:
+        """The digest that this tag has in its registry now, asked with the Docker CLI's credentials. Raises EngineError
+        with the registry's words."""
+
+    def digests(self, image_id: str) -> frozenset[str]:
+        """The digests under which this image was pulled or pushed here; empty when it was built here, or is gone."""
+
+
 class Prober(Protocol):
     def probe(self, replica: Replica, address: str, check: HealthCheck, port: int) -> str | None:
         """Probe once. None when it passed, else the reason in a few words (`connection refused`, `HTTP 503`).

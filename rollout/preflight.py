@@ -32,6 +32,18 @@ def findings(project: Project, document: Mapping[str, Any], names: Sequence[str]
     ]
 
 
+def placement(directory: str, on_host: str | None) -> list[Finding]:
+    """Whether the engine has the project where we have it. `on_host`: where it has it, empty for nowhere; None when we
+    run in no container. Compose resolves paths where we are, and the engine mounts them where it is."""
+    if on_host in (None, directory):
+        return []
+    where = f"{on_host} there" if on_host else "not mounted from there at all"
+    message = f"this container has the project at {directory}, the engine's host has not: it is {where}"
+    real = on_host or "/path/of/the/project"
+    fix = f"mount it at the same path, {real}:{real}, and start there: working_dir: {real}"
+    return [_error("project-path", directory, message, fix)]
+
+
 def refuse(found: Iterable[Finding]) -> None:
     """Raises SpecError with all the errors among them; nothing when there are none."""
     faults = [Fault(f.where, f.message, f.fix) for f in found if f.severity is Severity.ERROR]

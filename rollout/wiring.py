@@ -49,10 +49,17 @@ class Wired:
     ports: Ports
 
     def findings(self, names: Sequence[str] = ()) -> list[Finding]:
-        """What `preflight` says of these services (default: all)."""
+        """What `preflight` says of these services (default: all), and of where we are."""
         from rollout import preflight
 
-        return preflight.findings(self.project, self.loaded.document, names)
+        return [*self.placement(), *preflight.findings(self.project, self.loaded.document, names)]
+
+    def placement(self) -> list[Finding]:
+        """An error where we run in a container that has the project at another path than the engine."""
+        from rollout import preflight
+        from rollout.engines.docker.surroundings import host_path
+
+        return preflight.placement(self.project.directory, host_path(self.connection, self.project.directory))
 
     def misplaced(self) -> Finding | None:
         """What is wrong when this runs in a container that has the project at another path than the host. Raises

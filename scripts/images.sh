@@ -21,18 +21,24 @@ base=$(docker image inspect --format '{{.Id}}' "$BASE_IMAGE" 2>/dev/null) \
 present=$(docker image ls --quiet --filter "label=$LABEL" | sort -u | xargs -r docker image inspect \
     --format "{{range .RepoTags}}{{.}}={{index \$.Config.Labels \"$LABEL\"}} {{end}}" | tr '\n' ' ')
 
-build() { # TAG BUILD_ARG DOCKERFILE [FILE of the build context, or that it depends on]...
+contents() { # FILE or directory...
+    local of
+    for of in "$@"; do find "$of" -type f -not -name '*.pyc' | LC_ALL=C sort | xargs cat; done
+}
+
+build() { # TAG BUILD_ARG DOCKERFILE [FILE or directory of the build context, or that it depends on]...
     local tag=$1 arg=$2 context=$WORK/${1//[\/:]/-} hash
     shift 2
     if [ "$ONLY" != "  " ] && [[ $ONLY != *" $tag "* ]]; then return; fi
-    hash=$({ echo "$base $arg"; cat "$@"; } | sha256sum | cut -c 1-16)
+    hash=$({ echo "$base $arg"; contents "$@"; } | sha256sum | cut -c 1-16)
     if [[ " $present" == *" $tag=$hash "* ]]; then return; fi
     echo "images: building $tag"
     mkdir "$context"
-    cp "$@" "$context"
+    cp -r "$@" "$context"
+    if [ -n "${trusted:-}" ]; then cp "$trusted" "$context/ca.crt"; fi
     # BuildKit needs a plugin that not every machine has; the classic builder is part of every engine.
     DOCKER_BUILDKIT=0 docker build --quiet --tag "$tag" --label "$LABEL=$hash" ${arg:+--build-arg "$arg"} \
-        --file "$context/$1" "$context" >"$context.log" 2>&1 \
+        --file "$context/${1##*/}" "$context" >"$context.log" 2>&1 \
         || { cat "$context.log" >&2; die "$tag could not be built"; }
 }
 
@@ -62,6 +68,15 @@ build_registry() {
     build rollout-test/registry:latest "" registry.Dockerfile
 }
 
+# pip asks a registry of packages over TLS, and trusts whom this machine trusts.
+build_sidecar() {
+    local trusted=/etc/ssl/certs/ca-certificates.crt root=../..
+    [ -f $trusted ] || trusted=
+    mkdir "$WORK/scripts" && cp $root/scripts/sidecar-user "$WORK/scripts"
+    build rollout-test/rollout:latest "" $root/Dockerfile $root/{pyproject.toml,README.md,LICENSE,rollout,templates} \
+        "$WORK/scripts"
+}
+
 build_engines() {
     if [ "$ONLY" = "  " ]; then return; fi
     build rollout-test/engine:26.1 SUITE=trixie engine.Dockerfile second-suite engine-init
@@ -73,6 +88,7 @@ build_nginx & jobs=$!
 build_haproxy & jobs+=" $!"
 build_app & jobs+=" $!"
 build_registry & jobs+=" $!"
+build_sidecar & jobs+=" $!"
 build_engines & jobs+=" $!"
 for job in $jobs; do wait "$job" || failed=1; done
 exit "${failed:-0}"

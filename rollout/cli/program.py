@@ -21,6 +21,7 @@ VERBS = {
     "resume": "Let a paused rollout go on.",
     "abort": "Take back the rollout that is under way.",
     "check": "Is this project safe to deploy? Says what would lose requests.",
+    "watch": "Deploy what the files say, now and after every change of them.",
     "sync": "Finish what an interrupted run left, and make the proxy follow the replicas.",
     "serve": "Run next to the proxy day and night: its pools follow the replicas.",
     "render": "Write the proxy's configuration from what runs now, also before the proxy runs.",

@@ -17,15 +17,21 @@ _FORMAT = "One line an event: key=value (line) or an object (json, also with --j
 @click.command()
 @click.option("--log-format", type=click.Choice(["line", "json"]), default="line", show_default=True, help=_FORMAT)
 @click.option("--listen", default="", metavar="HOST:PORT", help="Serve the API and the page over TCP as well.")
-@click.option("--token-file", default="", metavar="FILE", help="Who may come in: TOKEN or NAME:TOKEN, one a line.")
+@click.option(
+    "--token-file",
+    default="",
+    metavar="FILE",
+    help="Who may come in: TOKEN or NAME:TOKEN, one a line. Made if missing.",
+)
 @click.option("--tls-cert", default="", metavar="FILE", help="Speak TLS, with this certificate (PEM).")
 @click.option("--tls-key", default="", metavar="FILE", help="The certificate's key (PEM).")
 @click.option("--client-ca", default="", metavar="FILE", help="Who has a certificate signed by this CA may come in.")
 @click.option("--plain-http", is_flag=True, help="No TLS although other hosts can reach it.")
+@click.option("--watch", is_flag=True, help="Deploy after every change of the project's files, as `rollout watch`.")
 @click.option("--healthy", is_flag=True, help="Only say whether this project's sidecar is at work: exit code 0 or 1.")
 @global_options
 @click.pass_context
-def command(ctx: click.Context, /, log_format: str, healthy: bool, plain_http: bool, **tcp: str) -> int:
+def command(ctx: click.Context, /, log_format: str, watch: bool, healthy: bool, plain_http: bool, **tcp: str) -> int:
     """Run next to the proxy day and night: every pool equals its service's ready replicas.
 
     What an interrupted run left is finished, whatever crashed, stopped or moved leaves the pool and comes back once it
@@ -53,7 +59,7 @@ def command(ctx: click.Context, /, log_format: str, healthy: bool, plain_http: b
         ended.put(None)
 
     interruption = Interruption(end, terminate_all)
-    sidecar = Sidecar(compose_options(said), clock, bus, ended, listening)
+    sidecar = Sidecar(compose_options(said), clock, bus, ended, listening, watch)
     as_json = said.json or log_format == "json"
     with interruption.watching(), interruption.guarded(), logging(bus, sys.stdout, as_json=as_json):
         serve(sidecar)

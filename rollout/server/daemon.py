@@ -14,6 +14,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Protocol
 
+from rollout import preflight
 from rollout.compose import Options
 from rollout.errors import LockHeld, UsageError
 from rollout.events import Notice
@@ -23,8 +24,11 @@ from rollout.ports import Clock
 from rollout.server.bus import Bus
 from rollout.server.listening import Tcp
 from rollout.server.membership import Membership
+from rollout.server.operations import ThreadOperations
 from rollout.server.project import LiveProject
+from rollout.server.scheduling import Scheduling, looking
 from rollout.server.tally import Tally, counting
+from rollout.server.watching import FileWatch
 from rollout.state import StateDirectory
 from rollout.wiring import Wired
 
@@ -51,6 +55,7 @@ class Sidecar:
     bus: Bus
     ended: SimpleQueue[BaseException | None]
     tcp: Tcp = field(default_factory=Tcp)
+    watch: bool = False  # the project's files
 
 
 def serve(sidecar: Sidecar) -> None:
@@ -59,6 +64,7 @@ def serve(sidecar: Sidecar) -> None:
     tally = Tally()
     with LiveProject(sidecar.options, sidecar.clock, sidecar.bus, partial(counting, tally=tally)) as project:
         wired = project.wired
+        preflight.refuse(wired.placement())
         with _alone(wired.state, wired.project.name, sidecar.clock):
             _in_place(wired)
             make_loadable(wired, sidecar.bus)
@@ -86,13 +92,20 @@ def _in_place(wired: Wired) -> None:
 
 
 def _parts(sidecar: Sidecar, project: LiveProject, tally: Tally) -> Sequence[Part]:
-    return [
-        Membership(project, sidecar.clock, sidecar.bus),
-        *_answering(sidecar, project, tally),
+    options, clock, bus = sidecar.options, sidecar.clock, sidecar.bus
+    operations, http = _answering(sidecar, project, tally)
+    parts: list[Part] = [
+        Membership(project, clock, bus),
+        operations,
+        http,
+        Scheduling(lambda: project.wired.project, looking(options, clock, bus), operations, clock, bus),
     ]
+    if sidecar.watch:
+        parts.append(FileWatch(options, operations, clock, bus))
+    return parts
 
 
-def _answering(sidecar: Sidecar, project: LiveProject, tally: Tally) -> Sequence[Part]:
+def _answering(sidecar: Sidecar, project: LiveProject, tally: Tally) -> tuple[ThreadOperations, Part]:
     try:
         from rollout.server.http import assembly
     except ImportError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
+import secrets
 import socket
 import ssl
 from collections.abc import Iterator
@@ -49,6 +50,7 @@ class Tcp:
                 hint="--tls-cert and --tls-key; or --plain-http, where something before it speaks TLS",
             )
         if self.token_file:
+            make_token(Path(self.token_file))
             read_tokens(self.token_file)
         self.context()
 
@@ -78,6 +80,18 @@ class Tcp:
                 f"the TLS files cannot be used: {error}", hint="PEM, the key without a password"
             ) from error
         return context
+
+
+def make_token(path: Path) -> None:
+    """Where there is no such file: one with a new token, for its owner alone. Raises UsageError."""
+    try:
+        path.parent.mkdir(exist_ok=True)  # the state directory, the first time
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123
+            file.write(f"{secrets.token_urlsafe(32)}\n")
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise UsageError(f"--token-file {path} cannot be made: {error.strerror or error}") from error
 
 
 def read_tokens(path: str) -> dict[str, bytes]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from rollout.model import Window
 from rollout.spec import values
 from rollout.spec.faults import Refused
 
@@ -64,6 +65,12 @@ class HooksSection(Section):
     pre_stop: HookSection = HookSection()
 
 
+class ScheduleSection(Section):
+    interval: Duration
+    jitter: Duration | None = None
+    window: Annotated[tuple[Window, ...], BeforeValidator(values.windows)] | None = None
+
+
 class ServiceSection(Section):
     port: Port | None = None
     strategy: Literal["rolling", "blue-green", "recreate"] = "rolling"
@@ -78,6 +85,7 @@ class ServiceSection(Section):
     balance: Literal["roundrobin", "leastconn", "random"] | None = None
     keepalive: Annotated[Whole, Field(ge=0, le=65535)] | None = None
     keepalive_timeout: Duration | None = None
+    schedule: ScheduleSection | None = None
 
 
 class ProxySection(Section):

@@ -11,6 +11,7 @@ from rollout.model import (
     Order,
     PoolOptions,
     Promotion,
+    Schedule,
     ServiceSettings,
     Strategy,
     UpdateConfig,
@@ -27,6 +28,7 @@ DOCKER_INTERVAL = 30.0
 DOCKER_TIMEOUT = 30.0
 DOCKER_RETRIES = 3
 SHORTEST_DEADLINE = 60.0
+SHORTEST_INTERVAL = 60.0  # seconds between two questions to a registry
 
 
 def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Faults) -> ServiceSettings | None:
@@ -54,6 +56,7 @@ def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Fault
         faults.add((*place, "x-rollout", "promotion"), f"manual means nothing to {section.strategy}", hint)
     chosen = given(section, "drain_timeout", "keep_warm", "keep", "progress_deadline")
     chosen.setdefault("progress_deadline", max(600.0, 2 * health.healthy_deadline))
+    schedule = _schedule(section.schedule, raw, (*place, "x-rollout", "schedule"), faults)
     if len(faults.found) > before:
         return None
     settings = ServiceSettings(
@@ -73,6 +76,7 @@ def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Fault
         depends_on=tuple(sorted(raw.get("depends_on") or {})),
         container_name=str(raw.get("container_name") or ""),
         remove_first=bool(raw.get("container_name")),
+        schedule=schedule,
         **chosen,
     )
     check_times(settings, place, faults)
@@ -140,6 +144,21 @@ def _health(section: Any, raw: Raw, place: Place, faults: Faults) -> HealthCheck
     if docker is not None:
         values.setdefault("start_period", _compose_seconds(docker.get("start_period"), 0.0))
     return HealthCheck(docker=bool(docker and docker.get("test")), **values)
+
+
+def _schedule(section: Any, raw: Raw, place: Place, faults: Faults) -> Schedule | None:
+    if section is None:
+        return None
+    reference = str(raw.get("image") or "")
+    if not reference:
+        faults.add(place, "the service names no image, so there is no registry to ask", "add image, or remove schedule")
+    if "@" in reference:
+        faults.add(place, "the image is named by its digest, which never changes", "name it by a tag, like app:1")
+    if section.interval < SHORTEST_INTERVAL:
+        hint = f"write {SHORTEST_INTERVAL:g}s or more, like 1h: registries limit how often they answer"
+        faults.add((*place, "interval"), f"{section.interval:g}s is too often", hint)
+    jitter = section.interval / 10 if section.jitter is None else section.jitter
+    return Schedule(section.interval, jitter, section.window or ())
 
 
 def _deadline(docker: Raw | None, values: Mapping[str, Any]) -> float:

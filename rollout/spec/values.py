@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from rollout.model import Window
 from rollout.spec.faults import Refused
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
@@ -22,6 +23,12 @@ IMAGE_PATTERN = (
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[A-Za-z0-9_+.-]+:[0-9a-fA-F]{32,})?$"  # tag, digest
 )
 _IMAGE = re.compile(IMAGE_PATTERN[:-1] + r"\Z")
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_DAY = rf"(?:{'|'.join(DAYS)})"
+_TIME = r"([01]?[0-9]|2[0-3]):([0-5][0-9])"
+_WINDOW = re.compile(
+    rf"(?:({_DAY}(?:-{_DAY})?(?:,{_DAY}(?:-{_DAY})?)*)\s+)?{_TIME}-(?:{_TIME}|(24):(00))\Z", re.IGNORECASE
+)
 _STATUS = re.compile(r"([1-5][0-9]{2})(?:\s*-\s*([1-5][0-9]{2}))?\Z")
 
 
@@ -171,3 +178,31 @@ def command(value: object) -> tuple[str, ...]:
     if isinstance(value, (list, tuple)) and value and all(isinstance(part, str) and part for part in value):
         return tuple(str(part) for part in value)
     raise Refused("must be a command", 'like ["curl", "-f", "localhost/health"] or a line of shell')
+
+
+def windows(value: object) -> tuple[Window, ...]:
+    """Maintenance windows: `Sat,Sun 02:00-04:00`, `Mon-Fri 22:00-02:00`, `03:00-05:00`, or a list of such."""
+    listed = value if isinstance(value, (list, tuple)) else [value]
+    if not listed:
+        raise Refused("is never open", "like Sat,Sun 02:00-04:00")
+    return tuple(_window(item) for item in listed)
+
+
+def _window(value: object) -> Window:
+    found = _WINDOW.match(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        raise Refused(f"{shown(value)} is not a window", "like Sat,Sun 02:00-04:00, Mon-Fri 22:00-02:00 or 03:00-05:00")
+    days, begin_hour, begin_minute, *ends = found.groups()
+    end_hour, end_minute = (int(part) for part in ends if part is not None)
+    begins = 60 * int(begin_hour) + int(begin_minute)
+    return Window(_days(days or "mon-sun"), begins, (60 * end_hour + end_minute) % (24 * 60))
+
+
+def _days(text: str) -> frozenset[int]:
+    found: set[int] = set()
+    for part in text.lower().split(","):
+        first, _, last = part.partition("-")
+        begin = DAYS.index(first)
+        length = (DAYS.index(last or first) - begin) % 7  # Fri-Mon is four days
+        found.update((begin + offset) % 7 for offset in range(length + 1))
+    return frozenset(found)

@@ -5,15 +5,23 @@ from __future__ import annotations
 import base64
 import io
 import json
+import socket
 import subprocess
 import tarfile
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from rollout.clock import SystemClock
+from rollout.compose import Options
+from rollout.events import Event, Notice, Warned
+from rollout.server.operations import Asked, Operation
+from rollout.server.scheduling import Scheduling, looking
+from rollout.wiring import wire
 from tests.e2e.projects import EDGES, Shop, docker, eventually, project
 
 pytestmark = [pytest.mark.e2e]
@@ -32,6 +40,7 @@ WEB = {
 class Registry:
     """A registry on this machine. `login` is a DOCKER_CONFIG directory that knows the password."""
 
+    name: str  # of its container
     address: str
     login: Path
     busybox: bytes
@@ -62,13 +71,14 @@ class Registry:
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     name = f"rollout-registry-{uuid.uuid4().hex[:8]}"
-    docker("run", "-d", "--name", name, "-p", "127.0.0.1::5000", REGISTRY)
+    with socket.create_server(("127.0.0.1", 0)) as probe:  # a port that it has again after a restart
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    docker("run", "-d", "--name", name, "-p", f"{address}:5000", REGISTRY)
     try:
-        address = docker("port", name, "5000/tcp").splitlines()[0]
         login = tmp_path_factory.mktemp("login")
         eventually(lambda: logged_in(login, address), "the registry lets us in")
         read = ["docker", "exec", name, "cat", "/bin/busybox"]
-        yield Registry(address, login, subprocess.run(read, capture_output=True, check=True).stdout)
+        yield Registry(name, address, login, subprocess.run(read, capture_output=True, check=True).stdout)
     finally:
         docker("rm", "-f", "-v", name)
 
@@ -178,3 +188,91 @@ def test_always_rolls_to_what_the_tag_means_now(deployed: Shop, registry: Regist
     assert old != new and "Pulled" in done.err
     assert "nothing to do" in deployed.rollout("deploy", "--pull", "always").out, "the same digest is the same revision"
     deployed.settled(replicas=1)
+
+
+class ThatClock(SystemClock):
+    """Real but for the time of day, which is set by hand: nothing here waits for an hour."""
+
+    time = 0.0
+
+    def wall(self) -> float:
+        return self.time
+
+
+class Deploying:
+    """`Operations` that are carried out at once, by the real program."""
+
+    def __init__(self, shop: Shop) -> None:
+        self.shop, self.asked = shop, list[Asked]()
+
+    def submit(self, asked: Asked) -> Operation:
+        self.asked.append(asked)
+        self.shop.rollout("deploy", *asked.services, "--pull", asked.pull)
+        return Operation(len(self.asked), asked, "succeeded", 0.0, exit_code=0)
+
+    def get(self, number: int) -> Operation:
+        return Operation(number, self.asked[number - 1], "succeeded", 0.0, exit_code=0)
+
+
+@pytest.fixture
+def scheduled(deployed: Shop, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    deployed.service("web", **{"x-rollout": {"schedule": {"interval": "1h", "jitter": "0"}}})
+    monkeypatch.setenv("DOCKER_CONFIG", str(registry.login))
+    yield deployed
+    deployed.service("web", **{"x-rollout": {"schedule": None}})
+
+
+def test_the_schedule_deploys_what_is_new(scheduled: Shop, registry: Registry) -> None:
+    said, clock, operations = list[Event](), ThatClock(), Deploying(scheduled)
+    options = Options(files=(str(scheduled.directory / "compose.yaml"),))
+    with wire(options, (), clock, said.append) as wired:
+        project = wired.project
+    part = Scheduling(
+        lambda: project, looking(options, clock, said.append), cast("Any", operations), clock, said.append
+    )
+
+    def later(seconds: float) -> int:
+        """What has been deployed so far, after a round at that later time."""
+        clock.time += seconds
+        part.round()
+        return len(operations.asked)
+
+    assert later(0) == 0, "what runs is what the registry has"
+    push_elsewhere(registry, "by the clock")
+    assert later(3599) == 0
+    assert later(1) == 1
+    assert version(scheduled) == "by the clock"
+    assert later(3600) == 1
+    assert operations.asked == [Asked("deploy", ("web",), "schedule", pull="always")]
+    assert [type(event) for event in said] == [Notice]
+
+    docker("stop", "-t", "0", registry.name)
+    assert (later(3600), later(10)) == (1, 1)
+    assert [event.text for event in said[1:] if isinstance(event, Warned)] == [said[1].text]  # type: ignore[attr-defined]
+    assert registry.address in said[1].text  # type: ignore[attr-defined]
+    docker("start", registry.name)
+    eventually(lambda: logged_in(registry.login, registry.address), "the registry is back")  # and has forgotten all
+    push_elsewhere(registry, "after the outage")
+    assert later(20) == 2
+    assert version(scheduled) == "after the outage"
+
+    scheduled.rollout("rollback", "web")
+    assert version(scheduled) == "by the clock"
+    assert later(3600) == 2, "a rollback is not overruled"
+
+    config = registry.login / "config.json"
+    known = config.read_text()
+    config.write_text("{}")
+    later(3600)
+    config.write_text(known)
+    assert isinstance(said[-1], Warned)
+    assert "no basic auth credentials" in said[-1].text or "unauthorized" in said[-1].text, said[-1]
+
+
+def push_elsewhere(registry: Registry, content: str) -> None:
+    """Push this as tag 1, as if from another machine: here the tag means what it did."""
+    before = docker("images", "-q", "--no-trunc", registry.reference("1"))
+    registry.image(content, "1")
+    registry.push("1")
+    registry.forget("1")
+    docker("tag", before, registry.reference("1"))

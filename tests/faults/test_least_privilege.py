@@ -8,14 +8,17 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from rollout.clock import SystemClock
+from rollout.engines.docker import Connection, DockerRegistry
 from rollout.engines.docker.calls import COMPOSE_CALLS, ENGINE_CALLS, Row, matching
+from rollout.errors import EngineError
 from tests.e2e.projects import Edge, Shop, docker, project
 from tests.faults.engine_proxy import ENGINE, Call, EngineProxy, Fault
 from tests.faults.spoilt import HAPROXY, NGINX
@@ -75,7 +78,14 @@ def everything_behind_nginx(directory: Path, allowed: Filter) -> None:
         shop.rollout("deploy", "web")
         assert shop.answers() == "2"
         shop.settled()
+        ask_a_registry(proxy)
         nothing_refused(proxy)
+
+
+def ask_a_registry(proxy: EngineProxy) -> None:
+    """As the sidecar's schedule does; nothing answers at that port, which is the registry's affair."""
+    with closing(Connection(SystemClock(), {"DOCKER_HOST": proxy.url})) as connection, pytest.raises(EngineError):
+        DockerRegistry(connection).offered("127.0.0.1:9/shop/web:1")
 
 
 def everything_behind_haproxy(directory: Path, allowed: Filter) -> None:

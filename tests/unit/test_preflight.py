@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from rollout.engines.docker.surroundings import own_container, seen_from_host
 from rollout.errors import SpecError
 from rollout.model import (
     Finding,
@@ -20,7 +21,7 @@ from rollout.model import (
     Strategy,
     UpdateConfig,
 )
-from rollout.preflight import blockers, findings, inspect, refuse
+from rollout.preflight import blockers, findings, inspect, placement, refuse
 
 WEB = ServiceSettings(
     name="web", port=8000, image="shop/web:1", replicas=2, health=HealthCheck(path="/up"), networks=("shop_default",)
@@ -190,3 +191,27 @@ def test_only_the_services_asked_for_are_looked_at_and_all_errors_are_refused_at
         "services.api.deploy.replicas",
     ]
     refuse(f for f in everything if f.severity is Severity.WARNING)
+
+
+def test_where_the_engine_has_the_project() -> None:
+    assert placement("/srv/shop", None) == []
+    assert placement("/srv/shop", "/srv/shop") == []
+    (elsewhere,) = placement("/project", "/srv/shop")
+    assert (elsewhere.severity, elsewhere.code, elsewhere.where) == (Severity.ERROR, "project-path", "/project")
+    assert "/srv/shop:/srv/shop" in elsewhere.fix
+    (nowhere,) = placement("/project", "")
+    assert "not mounted" in nowhere.message
+
+
+def test_a_path_as_the_host_names_it() -> None:
+    mounts = [
+        ("/srv", "/data"),
+        ("/srv/a/shop", "/data/shop"),
+        ("", "/tmp"),
+        ("/var/run/docker.sock", "/var/run/docker.sock"),
+    ]
+    assert seen_from_host("/data/shop/web", mounts) == "/srv/a/shop/web"
+    assert seen_from_host("/data/other", mounts) == "/srv/other"
+    assert seen_from_host("/tmp/x", mounts) == ""
+    assert own_container(f"1 2 0:3 /docker/containers/{'a' * 64}/hostname /etc/hostname rw") == "a" * 64
+    assert own_container("1 2 0:3 / / rw") == ""

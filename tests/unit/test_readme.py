@@ -15,7 +15,7 @@ from bench.table import quoted
 from rollout.cli.program import VERBS, program
 from rollout.errors import ExitCode
 from rollout.model import HealthCheck, PoolOptions, ServiceSettings, UpdateConfig
-from rollout.spec.sections import HealthSection, ProxySection, ServiceSection, UpdateSection
+from rollout.spec.sections import HealthSection, ProxySection, ScheduleSection, ServiceSection, UpdateSection
 from rollout.spec.values import seconds
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +49,7 @@ def code(text: str) -> list[str]:
         ("`x-rollout.proxy`", ProxySection),
         ("`services.NAME.x-rollout`", ServiceSection),
         ("`services.NAME.x-rollout.health`", HealthSection),
+        ("`services.NAME.x-rollout.schedule`", ScheduleSection),
         ("`services.NAME.deploy.update_config`", UpdateSection),
     ],
 )

@@ -29,6 +29,7 @@ ENGINE_CALLS: tuple[Row, ...] = (
     ("DELETE", r"/containers/[^/]+", "remove a stopped replica and its anonymous volumes"),
     ("GET", r"/images/json", "which revisions' images are kept"),
     ("GET", r"/images/.+/json", "what an image reference means now"),
+    ("GET", r"/distribution/.+/json", "`x-rollout.schedule`: which digest a tag has in its registry now"),
     ("POST", r"/images/.+/tag", "keep a revision's image for rollback"),
     ("DELETE", r"/images/.+", "drop the name of an image that is no longer kept"),
 )

@@ -1,0 +1,102 @@
+"""The story of watching: changes are gathered, decided upon, carried out; what comes meanwhile is taken up after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from rollout.errors import DeployFailed, Interrupted, NotUndone, RolloutError
+from rollout.ports import Clock
+from rollout.watch.changes import Changes
+from rollout.watch.decision import Seen, Work, decide, difference
+from rollout.watch.observer import Observer
+
+PATIENCE = 0.5  # seconds within which the end is noticed
+
+
+class Doing(Protocol):
+    """How things are done: by this process, or by the sidecar's operations. All raise RolloutErrors."""
+
+    def read(self) -> Seen:
+        """The project as the files say it now."""
+
+    def apply(self, services: Sequence[str]) -> None:
+        """Render these services' configuration again and switch to it: tested first, and seen live."""
+
+    def deploy(self, service: str, *, build: bool) -> None: ...
+
+
+class Watching:
+    """`first` is what there is to do before anything changes. `tell` is given what went wrong, a fault in the files
+    only once. `busy`: something is being done. Raises what `doing.read` raises."""
+
+    def __init__(
+        self, doing: Doing, clock: Clock, tell: Callable[[RolloutError], None], *, first: Callable[[Seen], Work]
+    ) -> None:
+        self._doing = doing
+        self._tell = tell
+        self._changes = Changes(clock)
+        self._observer = Observer(self._hear)
+        self.seen = doing.read()  # as it was taken up last
+        self._pending = first(self.seen)
+        self._told = ""
+        self.busy = False
+
+    def run(self, ended: Callable[[], bool]) -> None:
+        """Until `ended`, or interrupted. Raises StateError where nothing can be watched."""
+        with self._observer as observer:
+            observer.watch(self.seen.scope.places())
+            self._take_up(frozenset())
+            while not ended():
+                changed = self._changes.take(PATIENCE)
+                if changed:
+                    self._take_up(changed)
+
+    def _take_up(self, changed: frozenset[str]) -> None:
+        self.busy = True
+        try:
+            self.take_up(changed)
+        finally:
+            self.busy = False
+
+    def take_up(self, changed: frozenset[str]) -> None:
+        """Do what these changes ask for. What could not be begun is left for the next change; what failed is not:
+        another edit will mend it, and ask again."""
+        self._pending |= decide(self.seen.scope, changed)
+        try:
+            if self._pending.read:
+                self._read()
+            if self._pending.apply:
+                self._doing.apply([name for name in self.seen.order if name not in self._pending.deploy])
+                self._pending = replace(self._pending, apply=False)
+            for name in self.seen.order:
+                if name in self._pending.deploy:
+                    self._deploy(name)
+            self._told = ""
+        except Interrupted:
+            raise
+        except RolloutError as error:
+            self._tell_once(error)
+
+    def _read(self) -> None:
+        before, self.seen = self.seen, self._doing.read()
+        self._observer.watch(self.seen.scope.places())
+        self._pending = replace(self._pending, read=False) | difference(before, self.seen)
+
+    def _deploy(self, name: str) -> None:
+        try:
+            self._doing.deploy(name, build=name in self._pending.build)
+        except (DeployFailed, NotUndone) as error:
+            self._tell(error)
+        self._pending = self._pending.without(name)
+
+    def _tell_once(self, error: RolloutError) -> None:
+        text = "\n".join([error.message, *error.details])
+        if text != self._told:
+            self._tell(error)
+        self._told = text
+
+    def _hear(self, path: str) -> None:
+        if self.seen.scope.concerns(path):
+            self._changes.add(path)
