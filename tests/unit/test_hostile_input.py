@@ -217,16 +217,16 @@ def means_what_it_says_to_haproxy(pool: Pool) -> bool:
     except RolloutError:
         return False
     lines = [line.words for line in haproxy_files.parse_config("web.cfg", text)]
-    assert lines[:2] == [("backend", pool.service), ("balance", pool.options.balance)]
-    assert [line[:5] for line in lines[2:]] == [
+    assert lines[:3] == [("backend", pool.service), ("balance", pool.options.balance), ("option", "redispatch", "1")]
+    assert [line[:5] for line in lines[3:]] == [
         ("server", u.name, u.address, "weight", str(u.weight)) for u in pool.upstreams
     ]
-    assert all(len(line) == 9 for line in lines[2:])
+    assert all(len(line) == 9 for line in lines[3:])
     assert decode(text) == pool
     assert {n: (s.address, s.weight) for n, s in server_lines(text).items()} == {
         u.name: (u.address, u.weight) for u in pool.upstreams
     }
-    assert structure(text) == tuple(lines[:2])
+    assert structure(text) == tuple(lines[:3])
     return True
 
 

@@ -361,7 +361,7 @@ def test_what_is_waited_for_in_vain_is_an_error(start: Start) -> None:
 
 
 def test_a_load_that_cannot_start_is_an_error() -> None:
-    with pytest.raises(LoadError, match="has ended"), Load("https://127.0.0.1"):
+    with pytest.raises(LoadError, match="has ended"), Load("ftp://127.0.0.1"):
         pass
 
 

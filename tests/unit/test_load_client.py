@@ -346,5 +346,5 @@ def test_a_mix_is_its_name_or_its_fields() -> None:
     assert Mix.parse(Mix.light().to_json()) == Mix.light()
     with pytest.raises(ValueError, match="gets"):
         Mix.parse('{"gets": 1}')
-    with pytest.raises(ValueError, match="https"):
-        Target.parse("https://example.org")
+    with pytest.raises(ValueError, match="ftp"):
+        Target.parse("ftp://example.org")
