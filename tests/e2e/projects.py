@@ -542,3 +542,32 @@ def running(edge: Edge, directory: Path, **web: Any) -> Iterator[Shop]:
         shop.up()
         shop.rollout("deploy")
         yield shop
+
+
+@contextlib.contextmanager
+def serving(shop: Shop) -> Iterator[Running]:
+    """The sidecar at work, and ended by one signal, well."""
+    sidecar = shop.spawn("serve")
+    try:
+        eventually(lambda: shop.rollout("serve", "--healthy", code=None).code == 0, "a healthy sidecar")
+        yield sidecar
+    finally:
+        sidecar.signal(signal.SIGTERM)
+        done = sidecar.end()
+        print(done.out)
+    assert done.code == 0, done
+    assert shop.rollout("serve", "--healthy", code=1).out == "no sidecar of this project runs\n"
+
+
+def addresses(found: list[Container]) -> set[str]:
+    return {f"{address}:8000" for c in found for address in c.addresses.values()}
+
+
+def in_pool(shop: Shop, replicas: int = 2) -> None:
+    """The pool is that many running replicas, and no other."""
+
+    def settled() -> bool:
+        running = shop.running()
+        return len(running) == replicas and shop.pool() == addresses(running)
+
+    eventually(settled, f"a pool of {replicas}")

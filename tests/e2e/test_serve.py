@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.projects import Container, Edge, Running, Shop, docker, eventually, project
+from tests.e2e.projects import Container, Edge, Shop, docker, eventually, in_pool, project, serving
 from tests.load import Failure, Load, Mix
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -22,40 +22,11 @@ MIX = Mix.light()
 AT_ONCE = 0.5  # seconds after its process died in which a request that was inside is seen to have failed
 
 
-@contextlib.contextmanager
-def serving(shop: Shop) -> Iterator[Running]:
-    """The sidecar at work, and ended by one signal, well."""
-    sidecar = shop.spawn("serve")
-    try:
-        eventually(lambda: shop.rollout("serve", "--healthy", code=None).code == 0, "a healthy sidecar")
-        yield sidecar
-    finally:
-        sidecar.signal(signal.SIGTERM)
-        done = sidecar.end()
-        print(done.out)
-    assert done.code == 0, done
-    assert shop.rollout("serve", "--healthy", code=1).out == "no sidecar of this project runs\n"
-
-
 def started(shop: Shop) -> None:
     """The first start of a project: the sidecar first, then everything else with plain Compose."""
     shop.compose("up", "-d")
     shop.wait_for_edge()
     in_pool(shop)
-
-
-def addresses(found: list[Container]) -> set[str]:
-    return {f"{address}:8000" for c in found for address in c.addresses.values()}
-
-
-def in_pool(shop: Shop, replicas: int = 2) -> None:
-    """The pool is that many running replicas, and no other."""
-
-    def settled() -> bool:
-        running = shop.running()
-        return len(running) == replicas and shop.pool() == addresses(running)
-
-    eventually(settled, f"a pool of {replicas}")
 
 
 class Deaths:

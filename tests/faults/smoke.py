@@ -2,20 +2,25 @@
 
     python -m tests.faults.smoke DIRECTORY nginx-1.30 haproxy-3.0
     python -m tests.faults.smoke DIRECTORY nginx-1.30 --at drain -- docker exec ENGINE restart-it
+    python -m tests.faults.smoke DIRECTORY nginx-1.30 --serve -- docker exec ENGINE restart-it
 
-With `--at STEP`, the command after `--` runs when that step of the deploy begins. Prints one line for each proxy.
+With `--at STEP`, the command after `--` runs when that step of the deploy begins; with `--serve`, beside a sidecar.
+Prints one line for each proxy.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from tests.e2e.projects import Edge, Shop, docker, eventually, running
+from tests.e2e.projects import Edge, Shop, docker, eventually, in_pool, project, running
 from tests.faults.spoilt import HAPROXY, MIX, NGINX
 from tests.load import Load
 
@@ -61,6 +66,41 @@ def interrupted(edge: Edge, directory: Path, step: str, command: Sequence[str], 
         return f"restarted at {step}: exit {done.code} after {done.seconds:.1f} s, then 0; {told} {why}".rstrip()
 
 
+def followed(edge: Edge, directory: Path, command: Sequence[str]) -> str:
+    """Run the command, which takes everything down, beside a sidecar, and again with the sidecar killed and started
+    anew like everything else: the proxy must have the right pool, with nobody's help."""
+    told = []
+    with project(edge, directory, restart="always") as shop:
+        shop.services["edge"]["restart"] = "always"
+        shop.write()
+        sidecar = shop.spawn("serve")
+        eventually(lambda: shop.rollout("serve", "--healthy", code=None).code == 0, "a healthy sidecar")
+        shop.compose("up", "-d")
+        in_pool(shop)
+        for killed in (False, True):
+            before = {c.started for c in shop.running()}
+            if killed:
+                sidecar.process.kill()
+                sidecar.end()
+            began = time.monotonic()
+            subprocess.run(command, check=True, capture_output=True, timeout=120)
+            eventually(lambda: docker("version", "--format", "{{.Server.Version}}", check=False), "the engine", 60)
+            if killed:
+                sidecar = shop.spawn("serve")
+            eventually(partial(_all_started_anew, shop, before), "all replicas, after the engine", 60)
+            in_pool(shop)
+            eventually(lambda: shop.answers() == "1", "an answer")
+            told.append(f"right after {time.monotonic() - began:.1f} s")
+        sidecar.signal(signal.SIGTERM)
+        assert sidecar.end().code == 0
+    return "; with the sidecar killed too: ".join(told)
+
+
+def _all_started_anew(shop: Shop, before: set[str]) -> bool:
+    found = shop.running()
+    return len(found) == 2 and not before & {c.started for c in found}
+
+
 def _allowed(step: str, *, lossy: bool) -> set[int]:
     """With the containers running on, a restart of the engine is waited out: what has switched is finished."""
     if lossy:
@@ -85,10 +125,13 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("edges", nargs="+", choices=EDGES)
     parser.add_argument("--at", default="")
     parser.add_argument("--lossy", action="store_true")
+    parser.add_argument("--serve", action="store_true")
     asked = parser.parse_args(said)
     for name in asked.edges:
         folder = Path(tempfile.mkdtemp(dir=asked.directory))
-        if command:
+        if asked.serve:
+            told = followed(EDGES[name], folder / "p", command)
+        elif command:
             told = interrupted(EDGES[name], folder, asked.at, command, lossy=asked.lossy)
         else:
             told = smoke(EDGES[name], folder)

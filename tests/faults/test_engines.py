@@ -76,3 +76,13 @@ def test_the_engine_is_restarted_midway(live_restore: bool, short_directory: Pat
                 options = ["--at", step, *([] if live_restore else ["--lossy"])]
                 command = [*SMOKE, str(short_directory), name, *options, "--", *restart]
                 print(engine.inside(command, environment(DOCKER_HOST=engine.url)), end="")
+
+
+def test_the_engine_is_restarted_beside_a_sidecar(short_directory: Path) -> None:
+    """All containers go down and come back at whatever addresses: the pools are right again, and nobody helped."""
+    with NestedEngine("26.1", short_directory) as engine:
+        engine.load(*IMAGES)
+        restart = ["docker", "-H", "unix:///var/run/docker.sock", *engine.restart()]
+        for name in EDGES:
+            command = [*SMOKE, str(short_directory), name, "--serve", "--", *restart]
+            print(engine.inside(command, environment(DOCKER_HOST=engine.url)), end="")
