@@ -11,7 +11,7 @@ BIN := .venv/bin
 PYTEST ?= pytest
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" scripts/with-engine
 
-.PHONY: help setup images demo test check format unit simulation contract e2e faults soak bench clean
+.PHONY: help setup images demo test check format unit simulation contract e2e faults soak bench bench-idle clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -60,6 +60,10 @@ soak: images  ## random deploys, deaths and faults under load, for SOAK_SECONDS 
 bench: setup  ## what a deploy costs beside the bare engine calls, written to bench/RESULTS.md
 	@scripts/with-engine scripts/images.sh rollout-test/{python:latest,app:1,app:2,nginx:1.30,haproxy:3.0}
 	@$(RUN) python bench/run.py
+
+bench-idle: setup  ## what the sidecar costs while nothing happens, and how soon it follows; written to bench/idle.json
+	@scripts/with-engine scripts/images.sh rollout-test/{python:latest,app:1,nginx:1.30,haproxy:3.0}
+	@$(RUN) python bench/idle.py
 
 clean:  ## remove what the tools left in the checkout, .venv too; the engine and its images stay
 	@rm -rf .venv .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist

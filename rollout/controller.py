@@ -20,6 +20,7 @@ from rollout.ports import SYNC, RolloutRecord, Warm
 from rollout.steps.run import Ports, Run, routed_ids, upstream_name, upstream_of
 
 FEW = 3  # services for which the engine is asked one by one; for more all containers are listed at once
+AT_A_TIME = 200  # services whose leases are held together: whoever wants one of them waits for all
 RECOVERY = "recovery"
 
 
@@ -164,8 +165,9 @@ class Controller:
             if pool is not None and not (pool == one.pool and confirmed):
                 wrong.append(one)
                 urgent |= not only_more(one.pool, pool)
-        if wrong and urgent:
-            self._mend(wrong, done)
+        if urgent:
+            for start in range(0, len(wrong), AT_A_TIME):
+                self._mend(wrong[start : start + AT_A_TIME], done)
         else:
             done.postponed.update(one.service for one in wrong)
         return done
