@@ -222,7 +222,9 @@ def thousand(proxy: str) -> dict[str, Any]:
             pool = adapter.pool(service)
             assert len(pool.upstreams) == 1, "the change is not in force"
             if proxy == "nginx":
-                both = Pool(service, (*pool.upstreams, upstream_of(there[1], "net", 8000)), pool.options)
+                second = upstream_of(there[1], "net", 8000)
+                assert second is not None
+                both = Pool(service, (*pool.upstreams, second), pool.options)
                 bare.append(_timed(lambda p=both: adapter.switch(p)))  # type: ignore[misc]
         journal.close()
     figures = {

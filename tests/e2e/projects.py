@@ -552,7 +552,8 @@ def serving(shop: Shop) -> Iterator[Running]:
         eventually(lambda: shop.rollout("serve", "--healthy", code=None).code == 0, "a healthy sidecar")
         yield sidecar
     finally:
-        sidecar.signal(signal.SIGTERM)
+        if sidecar.process.poll() is None:
+            sidecar.signal(signal.SIGTERM)
         done = sidecar.end()
         print(done.out)
     assert done.code == 0, done

@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 EDGES = (Edge("nginx", "1.30"), Edge("haproxy", "3.0"))
 MIX = Mix.light()
+SECRET = "planted-where-no-log-may-have-it"
 AT_ONCE = 0.5  # seconds after its process died in which a request that was inside is seen to have failed
 
 
@@ -161,7 +162,8 @@ def test_when_all_are_restarted_only_their_absence_is_felt(edge: Edge, short_dir
 
 @pytest.mark.parametrize("edge", EDGES, ids=str)
 def test_a_restarted_proxy_a_changed_file_and_a_dead_run(edge: Edge, short_directory: Path) -> None:
-    with project(edge, short_directory / "p") as shop, serving(shop) as sidecar:
+    secret = {"environment": {"DB_PASSWORD": SECRET}}
+    with project(edge, short_directory / "p", **secret) as shop, serving(shop) as sidecar:
         refused = shop.rollout("serve", code=3)
         assert f"has a sidecar already: pid {sidecar.process.pid}" in refused.err
         started(shop)
@@ -199,3 +201,5 @@ def test_a_restarted_proxy_a_changed_file_and_a_dead_run(edge: Edge, short_direc
         assert report.failed == 0, f"{report.describe()}\n{shop.describe()}"
         assert shop.answers() == "2"
         shop.settled()
+        sidecar.signal(signal.SIGTERM)
+        assert SECRET not in sidecar.end().said

@@ -19,7 +19,7 @@ from rollout.clock import SystemClock
 from rollout.engines.docker import Connection, DockerRegistry
 from rollout.engines.docker.calls import COMPOSE_CALLS, ENGINE_CALLS, Row, matching
 from rollout.errors import EngineError
-from tests.e2e.projects import Edge, Shop, docker, project
+from tests.e2e.projects import Edge, Shop, docker, in_pool, project, serving
 from tests.faults.engine_proxy import ENGINE, Call, EngineProxy, Fault
 from tests.faults.spoilt import HAPROXY, NGINX
 
@@ -65,7 +65,7 @@ def nothing_refused(proxy: EngineProxy) -> None:
 
 
 def everything_behind_nginx(directory: Path, allowed: Filter) -> None:
-    """Deploys of all kinds, a failing one, a rollback; the look-ups of an engine whose control groups are not seen."""
+    """Deploys of all kinds, a failing one, a sidecar; the look-ups of an engine whose control groups are not seen."""
     one_kept = {"keep": 1, "health": {"command": "true", "path": None}}
     with filtered(NGINX, directory, allowed, **{"x-rollout": one_kept}) as (shop, proxy):
         shop.program = BLIND
@@ -79,6 +79,9 @@ def everything_behind_nginx(directory: Path, allowed: Filter) -> None:
         assert shop.answers() == "2"
         shop.settled()
         ask_a_registry(proxy)
+        with serving(shop):
+            docker("restart", "-t", "0", shop.running()[0].id)
+            in_pool(shop)
         nothing_refused(proxy)
 
 
