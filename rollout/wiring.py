@@ -61,13 +61,6 @@ class Wired:
 
         return preflight.placement(self.project.directory, host_path(self.connection, self.project.directory))
 
-    def misplaced(self) -> Finding | None:
-        """What is wrong when this runs in a container that has the project at another path than the host. Raises
-        EngineError."""
-        from rollout.engines.docker.own import path_finding
-
-        return path_finding(self.connection, self.project.directory)
-
     def override(self, service: str, change: Callable[[ServiceSettings], ServiceSettings]) -> None:
         """Let the command line have its way with a service's settings."""
         services = dict(self.project.services)

@@ -134,8 +134,6 @@ def _proxy_findings(wired: Wired, services: Sequence[str]) -> list[Finding]:
     """What the proxy says of itself; that it cannot be reached is one of the things to find."""
     found: list[Finding] = []
     try:
-        if (misplaced := wired.misplaced()) is not None:
-            return [misplaced]  # what else is wrong with its mounts follows from it
         found += wired.proxy.findings()
         for name in services or tuple(wired.project.services):
             wired.proxy.network(wired.project.services[name])

@@ -30,7 +30,6 @@ from rollout.server.scheduling import Scheduling, looking
 from rollout.server.tally import Tally, counting
 from rollout.server.watching import FileWatch
 from rollout.state import StateDirectory
-from rollout.wiring import Wired
 
 LOCK = "serve"  # a file of its own in the state directory, beside those of the services
 LATE = 30.0  # seconds; a sidecar that has not looked at the replicas for so long does not follow them
@@ -66,7 +65,6 @@ def serve(sidecar: Sidecar) -> None:
         wired = project.wired
         preflight.refuse(wired.placement())
         with _alone(wired.state, wired.project.name, sidecar.clock):
-            _in_place(wired)
             make_loadable(wired, sidecar.bus)
             sidecar.bus(Notice("", f"serving project {wired.project.name}: {', '.join(wired.project.services)}"))
             _run(_parts(sidecar, project, tally), sidecar.ended)
@@ -83,12 +81,6 @@ def why_not_healthy(state: StateDirectory, clock: Clock) -> str:
         return "the sidecar has not looked at the replicas yet"
     late = clock.wall() - last
     return f"the sidecar last looked at the replicas {late:.0f} s ago" if late > LATE else ""
-
-
-def _in_place(wired: Wired) -> None:
-    misplaced = wired.misplaced()
-    if misplaced is not None:
-        raise UsageError(misplaced.message, hint=misplaced.fix)
 
 
 def _parts(sidecar: Sidecar, project: LiveProject, tally: Tally) -> Sequence[Part]:
