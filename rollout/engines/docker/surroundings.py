@@ -9,7 +9,8 @@ from rollout.engines.docker import reading
 from rollout.engines.docker.connection import Connection, EngineAnswer, Retry
 
 MOUNTS = Path("/proc/self/mountinfo")
-_OWN_ID = re.compile(r"/containers/([0-9a-f]{64})/")  # the engine mounts hostname and resolv.conf from there
+# The engine mounts these from its folder of the container. Its host has mounts from such folders too, at other places.
+_OWN_ID = re.compile(r"/containers/([0-9a-f]{64})/\S+ /etc/(?:hostname|hosts|resolv\.conf) ")
 
 
 def host_path(connection: Connection, path: str) -> str | None:
