@@ -392,7 +392,7 @@ class Shop:
         generation = r"edge/rollout\.d/(gen-\d+|current)(/[\w-]+\.conf)?"
         odd = {n for n in names if not re.fullmatch(expected, n) and not re.fullmatch(generation, n)}
         generations = {n for n in names if re.fullmatch(r"edge/rollout\.d/gen-\d+", n)}
-        kept = r"\.gitignore|project|proxy\.lock|locks/\w+\.lock|serve\.(lock|passed)"
+        kept = r"\.gitignore|project|proxy\.lock|locks/\w+\.lock|serve\.(lock|passed)|audit\.log"
         state = {n for n in self.state_files() if not re.fullmatch(kept, n)}
         return odd | state | (generations if len(generations) > 2 else set())
 

@@ -215,3 +215,6 @@ def test_a_path_as_the_host_names_it() -> None:
     assert seen_from_host("/tmp/x", mounts) == ""
     assert own_container(f"1 2 0:3 /docker/containers/{'a' * 64}/hostname /etc/hostname rw") == "a" * 64
     assert own_container("1 2 0:3 / / rw") == ""
+    of_another = f"/var/lib/docker/containers/{'a' * 64}/mounts/shm"
+    assert own_container(f"1 2 0:3 / {of_another} rw - tmpfs shm rw") == "", "a host's view of its containers"
+    assert own_container(f"1 2 0:3 {of_another} {of_another} rw - ext4 /dev/vda1 rw") == ""
