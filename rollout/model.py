@@ -352,6 +352,21 @@ class ProxySettings:
     main_config: str = ""  # host proxy: its main config file; empty: the binary's default
 
 
+OUTCOMES = ("deployed", "undone", "aborted", "interrupted", "failed", "unfinished", "held", "paused")
+
+
+@dataclass(frozen=True, slots=True)
+class NotifySettings:
+    """Who is told of which outcomes. Exactly one of `url` and `url_file`: an address may be a secret. Files are
+    absolute host paths, read when they are needed."""
+
+    url: str = field(default="", repr=False)
+    url_file: str = ""
+    format: str = "json"  # json | slack
+    secret_file: str = ""  # empty: not signed
+    on: tuple[str, ...] = OUTCOMES
+
+
 @dataclass(frozen=True, slots=True)
 class WebhookSettings:
     """What a signed request may deploy: images that match one of the patterns (`*` stands for anything)."""
@@ -370,3 +385,4 @@ class Project:
     services: Mapping[str, ServiceSettings]
     config: str  # the resolved YAML
     webhook: WebhookSettings | None = None
+    notify: tuple[NotifySettings, ...] = ()

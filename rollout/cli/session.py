@@ -28,6 +28,7 @@ class Session:
 
     def __init__(self, said: Globals, report: Report, interruption: Interruption, clock: Clock) -> None:
         self.said, self.report, self.interruption, self.clock = said, report, interruption, clock
+        self.notify: Callable[[Event], None] = lambda event: None
         self.colors = terminal.colors(sys.stdout, said)
 
     @contextmanager
@@ -47,7 +48,30 @@ class Session:
 
         with wire(options, wanted, self.clock, self.report, keeps_state=not looks_only, meanwhile=needed_soon) as wired:
             wired.ports = replace(wired.ports, lock=_Guarding(wired.ports.lock, self.interruption))
-            yield wired
+            with self._notifying(wired):
+                yield wired
+
+    @contextmanager
+    def _notifying(self, wired: Wired) -> Iterator[None]:
+        """`notify` tells the project's web hooks; what is under way at the end is waited for a while."""
+        if not wired.project.notify:
+            yield
+            return
+        from rollout.notify import Notifier
+
+        notifier = Notifier(wired.project.name, wired.project.notify, self.clock, self.report)
+        self.notify = notifier
+        try:
+            yield
+        finally:
+            before = self.interruption()  # the signal that ended the rollout is told of as well
+            with self.interruption.guarded():
+                notifier.close(given_up=lambda: self.interruption() and not before)
+
+    def told(self, event: Event) -> None:
+        """A Sink: the report, and whoever wants to be notified."""
+        self.report(event)
+        self.notify(event)
 
     def show(self, data: Any, text: Callable[[], str], indent: int | None = 2) -> None:
         """The command's result: `data` with --json, else what `text` makes of it."""
@@ -55,7 +79,7 @@ class Session:
         click.echo(json.dumps(data, indent=indent) if self.said.json else text())
 
     def teller(self, wired: Wired) -> Sink:
-        """Where a rollout's events go: the report, with replicas by name where people read it."""
+        """Where a rollout's events go: the report, with replicas by name where people read it, and the web hooks."""
         from rollout.report.naming import Naming
 
         show = self.report if self.said.json else Naming(self.report, wired.ports.engine.replicas)
@@ -63,6 +87,7 @@ class Session:
         def told(event: Event) -> None:
             self.interruption.follow(event)
             show(event)
+            self.notify(event)
 
         return told
 

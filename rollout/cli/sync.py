@@ -27,7 +27,7 @@ def command(ctx: click.Context, services: tuple[str, ...], wait_lock: float) -> 
         if done is not None:
             pools = done["pools"]
         else:
-            pools = actions.sync(wired, services, running.report, running.interruption, wait_lock=wait_lock)
+            pools = actions.sync(wired, services, running.told, running.interruption, wait_lock=wait_lock)
         running.show({"event": "synced", "pools": pools}, lambda: _text(pools), indent=None)  # the last of its events
 
 

@@ -24,6 +24,7 @@ from rollout.ports import Clock
 from rollout.server.bus import Bus
 from rollout.server.listening import Tcp
 from rollout.server.membership import Membership
+from rollout.server.notifications import notifying
 from rollout.server.operations import ThreadOperations
 from rollout.server.project import LiveProject
 from rollout.server.scheduling import Scheduling, looking
@@ -67,7 +68,8 @@ def serve(sidecar: Sidecar) -> None:
         with _alone(wired.state, wired.project.name, sidecar.clock):
             make_loadable(wired, sidecar.bus)
             sidecar.bus(Notice("", f"serving project {wired.project.name}: {', '.join(wired.project.services)}"))
-            _run(_parts(sidecar, project, tally), sidecar.ended)
+            with notifying(project, sidecar.bus, sidecar.clock):
+                _run(_parts(sidecar, project, tally), sidecar.ended)
             sidecar.bus(Notice("", "the sidecar has ended"))
 
 

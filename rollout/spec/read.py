@@ -11,6 +11,7 @@ from rollout.errors import Fault, SpecError, UsageError
 from rollout.model import Project, ProxySettings, ProxyType, ServiceSettings, WebhookSettings
 from rollout.preflight import blockers
 from rollout.spec.faults import Faults, Place, did_you_mean
+from rollout.spec.notify import read_notify
 from rollout.spec.service import read_service
 from rollout.spec.validate import validate
 
@@ -41,6 +42,7 @@ def read_project(document: Mapping[str, Any], directory: str, config: str, *, fi
     services: Mapping[str, Any] = document.get("services") or {}
     section = _section(document, faults)
     proxy = _proxy(section, document, directory, faults) if section else None
+    notify = read_notify(section.notify, directory, (KEY, "notify"), faults) if section else ()
     networks = _network_names(document)
     read: dict[str, ServiceSettings] = {}
     for name, raw in services.items():
@@ -52,7 +54,8 @@ def read_project(document: Mapping[str, Any], directory: str, config: str, *, fi
         faults.add(("services",), f"no service has {KEY}", f"add {KEY}: {{ port: 8000 }} to the one to deploy")
     if faults.found or proxy is None or section is None:
         raise SpecError([*faults.as_errors(files), *_also_blocked(read, services, proxy)])
-    return Project(str(document.get("name", "")), directory, proxy, read, config, _webhook(section, directory))
+    webhook = _webhook(section, directory)
+    return Project(str(document.get("name", "")), directory, proxy, read, config, webhook, notify)
 
 
 def ensure_known(project: Project, document: Mapping[str, Any], wanted: Sequence[str]) -> None:

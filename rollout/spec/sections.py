@@ -29,6 +29,7 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 Port = Annotated[Whole, Field(ge=1, le=65535)]
 Text = Annotated[str, BeforeValidator(values.printable)]
 FilePath = Annotated[str, BeforeValidator(values.file_path)]
+Outcome = Literal["deployed", "undone", "aborted", "interrupted", "failed", "unfinished", "held", "paused"]
 Host = Annotated[str, BeforeValidator(values.host_name)]
 
 
@@ -112,9 +113,18 @@ class ServeSection(Section):
     webhook: WebhookSection | None = None
 
 
+class NotifySection(Section):
+    url: Annotated[str, BeforeValidator(values.web_address)] | None = None
+    url_file: FilePath | None = None
+    format: Literal["json", "slack"] | None = None
+    secret_file: FilePath | None = None
+    on: Annotated[tuple[Outcome, ...], BeforeValidator(_listed)] | None = None
+
+
 class ProjectSection(Section):
     proxy: ProxySection
     serve: ServeSection = ServeSection()
+    notify: tuple[NotifySection, ...] = ()
 
 
 class UpdateSection(BaseModel):

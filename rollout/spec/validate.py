@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from rollout.spec.faults import Faults, Place, Refused, did_you_mean, dotted
@@ -86,10 +86,16 @@ def _place(model: type[BaseModel], loc: tuple[int | str, ...]) -> Place:
 
 def _model_at(model: type[BaseModel], at: Place) -> type[BaseModel]:
     for part in at:
-        annotation = model.model_fields[str(part)].annotation
-        assert isinstance(annotation, type)
-        model = annotation
+        if not isinstance(part, int):  # a place in a list, of which the key before said what it holds
+            model = _section_in(model.model_fields[part].annotation)
     return model
+
+
+def _section_in(annotation: Any) -> type[BaseModel]:
+    """The model that a field is, or holds a list of."""
+    if isinstance(annotation, type) and not get_args(annotation):
+        return annotation
+    return next(_section_in(inner) for inner in get_args(annotation) if inner is not Ellipsis)
 
 
 def _keys(model: type[BaseModel], at: Place) -> list[str]:
@@ -97,9 +103,17 @@ def _keys(model: type[BaseModel], at: Place) -> list[str]:
 
 
 def _choices(model: type[BaseModel], at: Place) -> list[str]:
-    annotation = _model_at(model, at[:-1]).model_fields[str(at[-1])].annotation
-    flat = [inner for one in get_args(annotation) for inner in (get_args(one) or (one,))]
-    return [choice for choice in flat if isinstance(choice, str)]
+    names = [part for part in at if not isinstance(part, int)]
+    annotation = _model_at(model, (*names[:-1],)).model_fields[names[-1]].annotation
+    return list(_words_in(annotation))
+
+
+def _words_in(annotation: Any) -> Iterator[str]:
+    """The words of the `Literal` in a field's type, however it is wrapped."""
+    if isinstance(annotation, str):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _words_in(inner)
 
 
 def _example(model: type[BaseModel], at: Place) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from rollout.model import Window
 from rollout.spec.faults import Refused
@@ -15,6 +16,7 @@ _HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?\Z"
 _HOST_HEADER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?)(?::[0-9]{1,5})?\Z")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
 LONGEST_NAME = 180
+LONGEST_URL = 2048
 SERVICE_PATTERN = r"^[A-Za-z0-9._-]+$"
 _SERVICE = re.compile(SERVICE_PATTERN[:-1] + r"\Z")
 IMAGE_PATTERN = (
@@ -140,6 +142,18 @@ def _header(name: object, content: object) -> tuple[str, str]:
     if _CONTROL.search(text):
         raise Refused(f"the value of {name} holds a line break or control character", "write it on one line")
     return name, text
+
+
+def web_address(value: object) -> str:
+    """An http(s) URL. It is not shown in messages: those of chat services are secrets."""
+    parts = urlsplit(value) if isinstance(value, str) and not _CONTROL.search(value) and " " not in value else None
+    try:
+        fits = parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        fits = False
+    if not fits or not isinstance(value, str) or len(value) > LONGEST_URL:
+        raise Refused("is not the URL of a web hook", "like https://ops.example/hooks/rollout")
+    return value
 
 
 def statuses(value: object) -> tuple[tuple[int, int], ...]:

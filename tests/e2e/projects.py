@@ -251,6 +251,7 @@ class Shop:
     services: dict[str, dict[str, Any]] = field(default_factory=dict)
     networks: dict[str, Any] = field(default_factory=dict)
     proxy: dict[str, Any] = field(default_factory=dict)
+    notify: list[dict[str, Any]] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)  # the user's exported variables
     history: list[Done] = field(default_factory=list)
     program: tuple[str, ...] = (PROGRAM,)  # what is run for `rollout`
@@ -273,7 +274,8 @@ class Shop:
         names = [name for name in self.services if name != "edge" and "x-rollout" in self.services[name]]
         self._write_proxy_config(names)
         proxy = {"type": self.edge.type, "service": "edge", "config": "./edge/rollout.d", **self.proxy}
-        content: dict[str, Any] = {"name": self.name, "x-rollout": {"proxy": proxy}, "services": self.services}
+        project = {"proxy": proxy, **({"notify": self.notify} if self.notify else {})}
+        content: dict[str, Any] = {"name": self.name, "x-rollout": project, "services": self.services}
         if self.networks:
             content["networks"] = self.networks
         (self.directory / "compose.yaml").write_text(yaml.safe_dump(content, sort_keys=False))

@@ -73,7 +73,8 @@ def everything_behind_nginx(directory: Path, allowed: Filter) -> None:
         shop.rollout("deploy")
         shop.service("web", environment={"EXIT_AT_START": "1"}, command=["sh", "-c", "echo dying; exit 1"])
         shop.rollout("deploy", "web", code=1)
-        shop.service("web", environment={"EXIT_AT_START": None}, command=None)
+        hooks = {name: {"command": ["true"]} for name in ("pre_deploy", "post_switch", "pre_stop")}
+        shop.service("web", environment={"EXIT_AT_START": None}, command=None, **{"x-rollout": {"hooks": hooks}})
         shop.tag("2")
         shop.rollout("deploy", "web")
         assert shop.answers() == "2"

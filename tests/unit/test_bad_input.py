@@ -33,6 +33,7 @@ GOOD: dict[str, Any] = {
 
 WEB = "services.web.x-rollout"
 PROXY = "x-rollout.proxy"
+NOTIFY = "x-rollout.notify[0]"
 ELSEWHERE = "services.other.x-rollout.prot"  # a second fault, far from the first: it must be told as well
 
 
@@ -77,6 +78,10 @@ def hook(value: Any) -> Changes:
     return w("hooks", {"pre_deploy": value})
 
 
+def n(one: Any) -> Changes:
+    return {"x-rollout/notify": [one]}
+
+
 def p(key: str, value: Any) -> Changes:
     return {f"x-rollout/proxy/{key}": value}
 
@@ -116,6 +121,22 @@ CASES: list[tuple[Changes, str, str, str]] = [
     (hook({"host_command": ["a\0b"]}), f"{WEB}.hooks.pre_deploy.host_command", "a NUL", "like"),
     (hook({"command": ["a"], "timeout": "0"}), f"{WEB}.hooks.pre_deploy.timeout", "longer than 0", "like 5m"),
     (hook({"command": ["a"], "failure": "ignore"}), f"{WEB}.hooks.pre_deploy.failure", "unknown value", "known"),
+    # notify
+    (n({"ulr": "https://x.example/"}), f"{NOTIFY}.ulr", "unknown key ulr", "did you mean url?"),
+    (n({}), NOTIFY, "does not say where to", "url_file: PATH"),
+    (n({"url": "https://x.example/", "url_file": "a-file"}), NOTIFY, "exclude each other", "keep url_file"),
+    (n({"url": "ftp://x.example/hunter2"}), f"{NOTIFY}.url", "is not the URL of a web hook", "like https://"),
+    (n({"url": "https://x.example:99999/"}), f"{NOTIFY}.url", "is not the URL of a web hook", "like https://"),
+    (n({"url": "https:///hunter2"}), f"{NOTIFY}.url", "is not the URL of a web hook", "like https://"),
+    (n({"url": "https://x.example/\nX: hunter2"}), f"{NOTIFY}.url", "is not the URL of a web hook", "like https://"),
+    (n({"url": ["hunter2"]}), f"{NOTIFY}.url", "is not the URL of a web hook", "like https://"),
+    (n({"url_file": "nowhere"}), f"{NOTIFY}.url_file", "there is no file", "one line"),
+    (n({"url_file": "a-file", "secret_file": "nowhere"}), f"{NOTIFY}.secret_file", "there is no file", "one line"),
+    (n({"url_file": "a-file", "format": "teams"}), f"{NOTIFY}.format", "unknown value 'teams'", "known: json, slack"),
+    (n({"url_file": "a-file", "format": "slack", "secret_file": "a-file"}), f"{NOTIFY}.secret_file", "slack", "remove"),
+    (n({"url_file": "a-file", "on": ["deployd"]}), f"{NOTIFY}.on[0]", "unknown value 'deployd'", "did you mean dep"),
+    (n({"url_file": "a-file", "on": []}), f"{NOTIFY}.on", "names no outcome", "remove it"),
+    ({"x-rollout/notify": {"url": "https://x.example/"}}, "x-rollout.notify", "must be a list", ""),
     # wrong shapes
     (s("x-rollout", "yes"), WEB, "must be a mapping", ""),
     (w("health", "/healthz"), f"{WEB}.health", "must be a mapping", ""),
@@ -336,3 +357,9 @@ def test_naming_a_service_that_is_not_deployed_is_wrong_usage(
     assert refused.value.exit_code is ExitCode.USAGE
     assert message in refused.value.message
     assert hint in refused.value.hint
+
+
+def test_no_fault_shows_an_address_of_a_web_hook(directory: Path) -> None:
+    for one in ({"url": "ftp://x.example/hunter2"}, {"url": ["hunter2"]}, {"url": "https://x.example/\nhunter2"}):
+        told = faults_of(changed(GOOD, n(one)), directory)
+        assert told and "hunter2" not in repr(told)

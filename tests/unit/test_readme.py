@@ -15,7 +15,16 @@ from bench.table import quoted
 from rollout.cli.program import VERBS, program
 from rollout.errors import ExitCode
 from rollout.model import HealthCheck, PoolOptions, ServiceSettings, UpdateConfig
-from rollout.spec.sections import HealthSection, ProxySection, ScheduleSection, ServiceSection, UpdateSection
+from rollout.spec.sections import (
+    HealthSection,
+    HookSection,
+    HooksSection,
+    NotifySection,
+    ProxySection,
+    ScheduleSection,
+    ServiceSection,
+    UpdateSection,
+)
 from rollout.spec.values import seconds
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,6 +59,9 @@ def code(text: str) -> list[str]:
         ("`services.NAME.x-rollout`", ServiceSection),
         ("`services.NAME.x-rollout.health`", HealthSection),
         ("`services.NAME.x-rollout.schedule`", ScheduleSection),
+        ("`services.NAME.x-rollout.hooks`", HooksSection),
+        ("`services.NAME.x-rollout.hooks.HOOK`", HookSection),
+        ("`x-rollout.notify`", NotifySection),
         ("`services.NAME.deploy.update_config`", UpdateSection),
     ],
 )

@@ -15,6 +15,7 @@ from rollout.model import (
     HealthCheck,
     Hook,
     Hooks,
+    NotifySettings,
     Order,
     PoolOptions,
     Project,
@@ -323,3 +324,28 @@ def test_a_dollar_that_compose_wrote_twice_is_one(directory: Path) -> None:
     )
     assert settings.health.command == ("sh", "-c", "test $(id -u) = 0")
     assert settings.hooks.pre_stop is not None and settings.hooks.pre_stop.command == ("sh", "-c", "echo $HOME $$")
+
+
+def test_whom_to_notify(directory: Path) -> None:
+    for name in ("hook", "secret"):
+        (directory / name).write_text("x")
+    document = {
+        "name": "shop",
+        "x-rollout": {
+            "proxy": {"type": "nginx", "service": "edge", "config": "./conf"},
+            "notify": [
+                {"url": "https://ops.example:8443/hook?a=$$b", "secret_file": "./secret", "on": ["undone", "held"]},
+                {"url_file": "hook", "format": "slack", "on": "deployed"},
+            ],
+        },
+        "services": {
+            "edge": {"image": "nginx"},
+            "web": {"image": "shop/web:1", "networks": {"default": None}, "x-rollout": {"port": 8000}},
+        },
+        "networks": {"default": {"name": "shop_default"}},
+    }
+    assert read_project(document, str(directory), "").notify == (
+        NotifySettings("https://ops.example:8443/hook?a=$b", secret_file=f"{directory}/secret", on=("undone", "held")),
+        NotifySettings(url_file=f"{directory}/hook", format="slack", on=("deployed",)),
+    )
+    assert project(directory).notify == ()

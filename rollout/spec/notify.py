@@ -1,0 +1,41 @@
+"""`x-rollout.notify`, as settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rollout.model import NotifySettings
+from rollout.spec.faults import Faults, Place
+
+
+def read_notify(sections: Sequence[Any], directory: str, place: Place, faults: Faults) -> tuple[NotifySettings, ...]:
+    """Each with its files' paths absolute, seen from `directory`. Faults are added."""
+    return tuple(_one(section, directory, (*place, index), faults) for index, section in enumerate(sections))
+
+
+def _one(section: Any, directory: str, place: Place, faults: Faults) -> NotifySettings:
+    from rollout.spec.sections import given
+
+    values = given(section)
+    if section.url and section.url_file:
+        faults.add(place, "url and url_file exclude each other", "keep url_file if the address is a secret")
+    if not (section.url or section.url_file):
+        faults.add(place, "does not say where to", "add url: https://…, or url_file: PATH if the address is a secret")
+    if section.format == "slack" and section.secret_file:
+        faults.add((*place, "secret_file"), "means nothing to slack, which checks no signature", "remove it")
+    if section.on == ():
+        faults.add((*place, "on"), "names no outcome", "remove it for all of them")
+    for key in ("url_file", "secret_file"):
+        if key in values:
+            values[key] = os.path.normpath(Path(directory, Path(values[key]).expanduser()))
+            _check_file(values[key], (*place, key), faults)
+    return NotifySettings(**values)
+
+
+def _check_file(path: str, place: Place, faults: Faults) -> None:
+    """That there is one is all that is looked for: who may deploy need not be who may read it, a sidecar may."""
+    if not Path(path).is_file():
+        faults.add(place, f"there is no file {path}", "a file with one line in it")
