@@ -62,7 +62,7 @@ def fill_up(sweep: Sweep, number: int) -> bool:
     return True
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("edge", EDGE_PAIR, ids=str)
 def test_the_disks_are_full_from_any_change_on(edge: Edge, short_directory: Path) -> None:
     """Configuration, journal, receipt: full before each of the changes that a deploy makes, and from there on."""
