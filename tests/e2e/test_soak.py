@@ -30,20 +30,21 @@ SEED = int(os.environ.get("SOAK_SEED") or time.time())
 EDGES = (Edge("nginx", "1.30"), Edge("haproxy", "3.0"))
 STEPS = ("start", "check", "switch", "drain", "stop", "remove")
 TEMPLATES = {"nginx": "nginx/upstream.conf.j2", "haproxy": "haproxy/backend.cfg.j2"}
+RELOAD = {"nginx": "HUP", "haproxy": "USR2"}
 KEPT_TAGS = 3  # `keep` of a service that does not say
 SPARE_FILES = 20  # open files of the proxy: a connection more or less at the instant of counting
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What is there. Of the proxy's processes: all in its container."""
+    """What is there. Workers: the processes in the proxy's container, of which threads and open files are as well."""
 
     containers: int
     files: int
-    proxy_processes: int
-    proxy_threads: int
-    proxy_open_files: int
-    keep_tags: int
+    workers: int
+    tags: int
+    threads: int
+    open_files: int
 
 
 class Operations:
@@ -58,7 +59,7 @@ class Operations:
     def one(self) -> None:
         weighted = {
             self.deploy: 5, self.blue_green: 2, self.force: 1, self.roll_back: 2, self.look: 1, self.scale: 1,
-            self.interrupted: 2, self.killed: 3, self.broken_image: 2, self.broken_template: 1,
+            self.interrupted: 2, self.killed: 3, self.reloaded: 1, self.broken_image: 2, self.broken_template: 1,
         }  # fmt: skip
         operation = self.random.choices(list(weighted), list(weighted.values()))[0]
         self.done[operation.__name__.replace("_", " ")] += 1
@@ -92,6 +93,15 @@ class Operations:
 
     def killed(self) -> None:
         self.cut_short(signal.SIGKILL)
+
+    def reloaded(self) -> None:
+        """The operator's own reload of the proxy, in the middle of a deploy."""
+        self.settle()
+        self.shop.tag(self.random.choice("123"))
+        run = self.shop.spawn("deploy", "web", "--force")
+        run.wait_for("step_started", step=self.random.choice(STEPS))
+        docker("kill", "--signal", RELOAD[self.shop.edge.type], self.shop.running("edge")[0].id)
+        assert run.end().code == 0
 
     def cut_short(self, number: signal.Signals) -> None:
         self.shop.tag(self.random.choice("123"))
@@ -159,7 +169,7 @@ def footprint(shop: Shop) -> Footprint:
     count = len(docker("ps", "-aq", "--filter", f"label=com.docker.compose.project={shop.name}").split())
     files = sum(1 for folder in ("edge", ".rollout") for path in (shop.directory / folder).rglob("*") if path.is_file())
     assert edge
-    return Footprint(count, files, len(pids), threads, opened, len(shop.keep_tags()))
+    return Footprint(count, files, len(pids), len(shop.keep_tags()), threads, opened)
 
 
 def settled(shop: Shop) -> Footprint:
@@ -196,18 +206,22 @@ def test_soak(edge: Edge, short_directory: Path, capsys: pytest.CaptureFixture[s
             report = load.report()
         after = settled(shop)
     names = [f.name.replace("_", " ") for f in fields(Footprint)]
-    rows: list[tuple[str, object, object]] = list(zip(names, astuple(before), astuple(after), strict=True))
     memory = operations.memory
-    rows.append(("largest process of an operation, MiB", memory[0] // 1024, memory[-1] // 1024))
+    rows: list[tuple[str, object, object]] = [
+        ("operations", "", sum(operations.done.values())),
+        ("requests", "", report.total),
+        ("failed", "", report.failed),
+        *zip(names, astuple(before), astuple(after), strict=True),
+        ("controller memory, MiB", memory[0] // 1024, memory[-1] // 1024),
+    ]
     say(table(rows))
     say(", ".join(f"{count} {name}" for name, count in operations.done.most_common()))
-    say(f"{sum(operations.done.values())} operations, {report.total} requests, {report.failed} failed")
     assert report.failed == 0, report.describe()
     assert report.total > 1000 and sum(operations.done.values()) >= 3
-    same = ("containers", "proxy_processes", "proxy_threads")
+    same = ("containers", "workers", "threads")
     assert [getattr(after, name) for name in same] == [getattr(before, name) for name in same]
-    assert after.keep_tags <= KEPT_TAGS and after.files <= before.files
-    assert after.proxy_open_files <= before.proxy_open_files + SPARE_FILES
+    assert after.tags <= KEPT_TAGS and after.files <= before.files
+    assert after.open_files <= before.open_files + SPARE_FILES
     assert max(memory[-3:]) < memory[0] * 1.2
 
 

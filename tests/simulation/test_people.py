@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rollout.errors import DeployFailed, NotUndone
+from rollout.events import Event, Notice, StepStarted
 from rollout.model import Order, ServiceSettings, Strategy, UpdateConfig
 from rollout.plan import Start
 from tests.simulation.others import Others
@@ -142,3 +143,20 @@ def test_killed_in_its_undo_it_goes_back_and_not_forward() -> None:
     again.deploy(V1)
     assert set(again.world.containers) == old
     again.assert_settled(V1)
+
+
+def test_files_from_before_send_nothing_to_what_was_drained() -> None:
+    """The proxy is restarted with a backup of its files, just when the old replicas are to be stopped."""
+    scenario = Scenario(settings(update=UpdateConfig(parallelism=0)))
+    former = scenario.world.disk[SERVICE]
+
+    class Restored(list[Event]):
+        def append(self, event: Event) -> None:
+            super().append(event)
+            if isinstance(event, StepStarted) and event.step == "drain":
+                scenario.world.disk[SERVICE] = scenario.world.loaded[SERVICE] = former
+
+    scenario.events = Restored()
+    scenario.deploy(V2)
+    scenario.assert_settled(V2)
+    assert any("put back" in event.text for event in scenario.events if isinstance(event, Notice))

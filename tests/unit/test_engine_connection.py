@@ -250,6 +250,18 @@ def test_what_is_repeated_for_what(tmp_path: Path, trouble: Handler, retry: Retr
         assert len(server.asked) == (5 if repeated else 3)  # the ping is one
 
 
+@pytest.mark.parametrize(
+    "ask", [lambda c: c.logs("x"), lambda c: c.get_archive("x", "/f")[1]["mode"]], ids=["logs", "archive"]
+)
+def test_an_answer_that_lacks_what_the_sdk_takes_for_granted(tmp_path: Path, ask: Callable[[Any], Any]) -> None:
+    """`logs` looks first whether there is a terminal; an archive's head says what the file is."""
+    with (
+        engine(tmp_path, lambda a: a.answer(200, {"nonsense": [None, 42]})) as (_, connection, _clock),
+        pytest.raises(EngineError, match="makes no sense"),
+    ):
+        connection.call("read", ask, Retry.NEVER)
+
+
 def test_repeating_ends(tmp_path: Path) -> None:
     with engine(tmp_path, in_turn(well, drop)) as (_, connection, clock):
         connection.call("list", containers)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from rollout.engines.docker import reading
 from rollout.errors import EngineError
 from rollout.ports import Clock
 
@@ -107,6 +108,8 @@ class Connection:
             result = do(client)
         except FOREIGN as error:
             raise translate(error, what, where=client.base_url) from error
+        except (AttributeError, KeyError, TypeError) as error:  # the SDK takes for granted what an answer holds
+            raise reading.nonsense(f"{type(error).__name__}: {str(error)[:80]}") from error
         self._answered = True
         return result
 
