@@ -66,7 +66,9 @@ class LiveProject:
     def _look(self) -> Signature:
         wired = self.wired
         named = sources(wired.loaded.files, self.options.env_files, wired.loaded.directory)
-        return tuple(entry for path in named if (entry := _entry(path)))
+        # the proxy's adapter keeps the templates it has loaded, also where the user's own are new
+        templates = sorted(Path(wired.project.proxy.templates).rglob("*.j2")) if wired.project.proxy.templates else []
+        return tuple(entry for path in (*named, *templates) if (entry := _entry(path)))
 
 
 def _entry(path: Path) -> tuple[str, int, int, int] | None:

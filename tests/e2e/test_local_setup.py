@@ -211,6 +211,7 @@ def hardened(up: Up) -> None:
         assert path.stat().st_uid == OWNER, path
 
 
+@pytest.mark.timeout(300)
 def test_as_it_is(short_directory: Path) -> None:
     with brought_up(short_directory) as up:
         eventually(lambda: up.version() == "1", "the application")
@@ -235,6 +236,7 @@ def test_as_it_is(short_directory: Path) -> None:
             lost_nothing(up, load)
 
 
+@pytest.mark.timeout(300)
 def test_with_haproxy_behind_a_filter_as_on_a_server(short_directory: Path) -> None:
     with brought_up(short_directory, HAPROXY, FILTER, PROD) as up:
         eventually(lambda: up.version() == "1", "the application")

@@ -88,6 +88,7 @@ def finished(watching: Running) -> int:
     return sum(event["event"] == "finished" for event in list(watching.events))
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("edge", [EDGES[1], EDGES[2]], ids=str)
 def test_an_edit_is_served_about_a_second_later(edge: Edge, short_directory: Path) -> None:
     with watched(edge, short_directory) as (shop, watching), shop.load() as load:
@@ -96,19 +97,20 @@ def test_an_edit_is_served_about_a_second_later(edge: Edge, short_directory: Pat
         docker("compose", "--project-directory", str(shop.directory), "build", "web")
         seconds = [time.monotonic() - began]
         source = shop.directory / "web/app.py"
-        for number, way in enumerate((save, save_at_once, save), 2):
+        for number, way in enumerate((save, save_at_once), 2):
             before = finished(watching)
             seconds.append(served(shop, str(number), way(source, app(str(number)))))
             deploy_ends(watching, before)
         lost_nothing(load)
         print(f"{edge}: a build from the cache {seconds[0]:.2f} s; saved to served {seconds[1:]}")
         assert max(seconds[1:]) < SLOWEST
-        assert finished(watching) == 4, "a save is one change"
+        assert finished(watching) == 3, "a save is one change"
         watching.signal(signal.SIGINT)
         done = watching.end()
         assert (done.code, done.err) == (0, ""), done
 
 
+@pytest.mark.timeout(300)
 def test_everything_else_that_can_change(short_directory: Path) -> None:
     with watched(EDGES[1], short_directory) as (shop, watching), shop.load() as load:
         load.wait_for(50)
