@@ -47,11 +47,12 @@ class LiveProject:
         last, self._last = self._last, self._look()
         return self._last == last and self._last != self._signature
 
-    def refresh(self) -> None:
-        """Load it anew if a file has changed. A broken one is told once, and the last good project stays."""
+    def refresh(self) -> bool:
+        """Load it anew if a file has changed; whether it is another now. A broken one is told once, and the last good
+        project stays."""
         before = self._look()
         if before == self._signature:
-            return
+            return False
         self._signature = before
         with ExitStack() as fresh:
             try:
@@ -61,12 +62,13 @@ class LiveProject:
             except RolloutError as error:
                 text = f"the project's files have changed; going on with the last good ones: {error.message}"
                 self._emit(Warned("", "project-refused", "; ".join([text, *error.details])))
-                return
+                return False
             self._open.close()
             self._open, self.wired = fresh.pop_all(), wired
             self._adapt(wired)
         self._remember(before)
         self._emit(Notice("", "the project's files have changed and were read again"))
+        return True
 
     def _remember(self, before: Signature) -> None:
         """It may name other files now. One that has changed since it was looked at is looked at again."""
