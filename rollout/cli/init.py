@@ -30,6 +30,7 @@ PROXY = {
 # in nginx.conf, within http {{}}; a service's upstream has the service's name:
     include /etc/nginx/rollout.d/*.conf;
     access_log /dev/stdout rollout;   # optional: counts requests by revision for the receipt
+    proxy_connect_timeout 1s;         # a replica that has died is given up soon, and the next one asked
     server {{
         location / {{
             proxy_pass http://web;

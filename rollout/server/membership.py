@@ -62,15 +62,13 @@ class Membership:
                     self._look(controller, proving, services, self._news.take(set(services)))
                     if self._clock.now() >= self._resync_at:
                         self._resync_at = self._clock.now() + RESYNC
-                        if self._project.changed():
-                            return
                         self._look(controller, proving, services, None)
         finally:
             proving.close()
 
     def _wait(self, stop: threading.Event, proving: Proving) -> bool:
-        """Until there is something to look at; False when it is the end."""
-        while not stop.is_set():
+        """Until there is something to look at; False when it is the end, of all or of the project as it was."""
+        while not (stop.is_set() or self._project.changed()):
             probe_in = proving.due()
             now = self._clock.now()
             for service in [s for s, at in self._held.items() if at <= now]:

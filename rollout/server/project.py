@@ -28,26 +28,32 @@ class LiveProject:
         """`adapt` may change the ports of each one that is loaded."""
         self.options, self._clock, self._emit, self._adapt = options, clock, emit, adapt
         self._open = ExitStack()
-        self._signature: Signature = ()
+        self._files: tuple[Path, ...] = ()
+        self._signature: Signature = ()  # of the files when they were loaded, or refused
+        self._last: Signature = ()
 
     def __enter__(self) -> Self:
         self.wired = self._open.enter_context(wire(self.options, [], self._clock, self._emit))
         self._adapt(self.wired)
-        self._signature = self._look()
+        self._remember(())
         return self
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
     def changed(self) -> bool:
-        """Whether one of its files is another than when it was loaded, or refused."""
-        return self._look() != self._signature
+        """Whether one of its files is another than when it was loaded, or refused, and has been so since the last call:
+        an editor may still be writing. Cheap."""
+        last, self._last = self._last, self._look()
+        return self._last == last and self._last != self._signature
 
-    def refresh(self) -> None:
-        """Load it anew if a file has changed. A broken one is told once, and the last good project stays."""
-        if not self.changed():
-            return
-        self._signature = self._look()
+    def refresh(self) -> bool:
+        """Load it anew if a file has changed; whether it is another now. A broken one is told once, and the last good
+        project stays."""
+        before = self._look()
+        if before == self._signature:
+            return False
+        self._signature = before
         with ExitStack() as fresh:
             try:
                 wired = fresh.enter_context(wire(self.options, [], self._clock, self._emit))
@@ -56,19 +62,26 @@ class LiveProject:
             except RolloutError as error:
                 text = f"the project's files have changed; going on with the last good ones: {error.message}"
                 self._emit(Warned("", "project-refused", "; ".join([text, *error.details])))
-                return
+                return False
             self._open.close()
             self._open, self.wired = fresh.pop_all(), wired
             self._adapt(wired)
-        self._signature = self._look()  # it may name other files now
+        self._remember(before)
         self._emit(Notice("", "the project's files have changed and were read again"))
+        return True
+
+    def _remember(self, before: Signature) -> None:
+        """It may name other files now. One that has changed since it was looked at is looked at again."""
+        loaded = self.wired.loaded
+        self._files = sources(loaded.files, self.options.env_files, loaded.directory)
+        known = {entry[0]: entry for entry in before}
+        self._signature = tuple(known.get(entry[0], entry) for entry in self._look())
 
     def _look(self) -> Signature:
-        wired = self.wired
-        named = sources(wired.loaded.files, self.options.env_files, wired.loaded.directory)
+        own = self.wired.project.proxy.templates
         # the proxy's adapter keeps the templates it has loaded, also where the user's own are new
-        templates = sorted(Path(wired.project.proxy.templates).rglob("*.j2")) if wired.project.proxy.templates else []
-        return tuple(entry for path in (*named, *templates) if (entry := _entry(path)))
+        templates = sorted(Path(own).rglob("*.j2")) if own else []
+        return tuple(entry for path in (*self._files, *templates) if (entry := _entry(path)))
 
 
 def _entry(path: Path) -> tuple[str, int, int, int] | None:

@@ -37,8 +37,7 @@ class View:
                 stack = ExitStack()
                 stack.enter_context(self._project)
                 self._open = stack
-            elif self._project.changed():
-                self._project.refresh()
+            elif self._project.refresh():
                 self._status = None
             yield self._project.wired
         finally:

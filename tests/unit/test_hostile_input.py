@@ -217,16 +217,17 @@ def means_what_it_says_to_haproxy(pool: Pool) -> bool:
     except RolloutError:
         return False
     lines = [line.words for line in haproxy_files.parse_config("web.cfg", text)]
-    assert lines[:3] == [("backend", pool.service), ("balance", pool.options.balance), ("option", "redispatch", "1")]
-    assert [line[:5] for line in lines[3:]] == [
+    head = [("backend", pool.service), ("balance", pool.options.balance)]
+    assert lines[:4] == [*head, ("retries", "5"), ("option", "redispatch", "1")]
+    assert [line[:5] for line in lines[4:]] == [
         ("server", u.name, u.address, "weight", str(u.weight)) for u in pool.upstreams
     ]
-    assert all(len(line) == 9 for line in lines[3:])
+    assert all(len(line) == 9 for line in lines[4:])
     assert decode(text) == pool
     assert {n: (s.address, s.weight) for n, s in server_lines(text).items()} == {
         u.name: (u.address, u.weight) for u in pool.upstreams
     }
-    assert structure(text) == tuple(lines[:3])
+    assert structure(text) == tuple(lines[:4])
     return True
 
 
