@@ -20,7 +20,6 @@ from rollout.errors import UsageError
 from rollout.events import Sink
 from rollout.journal import SqliteJournal
 from rollout.model import Pool, Revision, RevisionKey, WebhookSettings
-from rollout.ports import Journal
 from rollout.server.audit import Audit
 from rollout.server.bus import Bus
 from rollout.server.http.access import Access
@@ -82,7 +81,8 @@ class FixedView(View):
             name="shop", services=dict.fromkeys(SERVICES), webhook=webhook, proxy=SimpleNamespace(type="nginx")
         )
         ports = SimpleNamespace(journal=journal, proxy=CountedProxy())
-        self._wired = SimpleNamespace(project=project, ports=ports, journal=journal, proxy=ports.proxy)
+        lock = SimpleNamespace(holder=lambda service: {"pid": 1})
+        self._wired = SimpleNamespace(project=project, ports=ports, journal=journal, proxy=ports.proxy, lock=lock)
         self._alone = threading.Lock()
 
     @contextmanager
@@ -119,7 +119,6 @@ class Api:
     journal: SqliteJournal
     address: tuple[str, int]
     performed: list[Asked] = field(default_factory=list)
-    wished: list[tuple[str, str, str]] = field(default_factory=list)
 
     def unix(
         self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None, raw: bytes = b""
@@ -179,22 +178,18 @@ def serving(
     remember(journal)
     view = FixedView(journal, webhook)
     performed: list[Asked] = []
-    wished: list[tuple[str, str, str]] = []
 
     def wire(asked: Asked, emit: Sink) -> contextlib.AbstractContextManager[Wired]:
         performed.append(asked)
         perform(asked, emit)
         raise UsageError("this project is not real")
 
-    def ask(_: Journal, service: str, wish: str, who: str) -> None:
-        wished.append((service, wish, who))
-
     (directory / "token").write_text(f"ci:{TOKEN}\n")
     tcp = tcp or Tcp(listen=f"127.0.0.1:{free_port()}", token_file=str(directory / "token"))
     operations, traffic = ThreadOperations(wire, bus, clock), Traffic(view, clock)
     metrics = Metrics(view, traffic, Tally(reloads=3, refusals=1), clock)
     audit = Audit(directory, clock)
-    site = Site(view, operations, bus, Progress(clock), traffic, metrics, audit, ask, clock, boot="b007")
+    site = Site(view, operations, bus, Progress(clock), traffic, metrics, audit, clock, boot="b007")
 
     def settle() -> None:
         operations.join()
@@ -206,7 +201,7 @@ def serving(
         for _ in range(2000):
             with contextlib.suppress(OSError), socket.create_connection(tcp.address(), timeout=0.05):
                 break
-        yield Api(directory, site, journal, tcp.address(), performed, wished)
+        yield Api(directory, site, journal, tcp.address(), performed)
     journal.close()
 
 

@@ -213,7 +213,7 @@ def test_a_long_path_is_no_obstacle(tmp_path: Path) -> None:
         (Tcp("127.0.0.1:80", "TOKEN", tls_cert="c"), "belong together"),
         (Tcp("127.0.0.1:80", client_ca="c"), "need"),
         (Tcp("0.0.0.0:80", "TOKEN", "no.pem", "no.pem"), "TLS files"),
-        (Tcp("127.0.0.1:80", "nowhere"), "cannot be read"),
+        (Tcp("127.0.0.1:80", "/nowhere/token"), "cannot be made"),
     ],
 )
 def test_what_is_not_safe_is_not_listened_on(tmp_path: Path, tcp: Tcp, words: str) -> None:
@@ -224,7 +224,8 @@ def test_what_is_not_safe_is_not_listened_on(tmp_path: Path, tcp: Tcp, words: st
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:8088", "[::1]:8088", "localhost:0"])
-def test_loopback_with_a_token_is_enough(tmp_path: Path, listen: str) -> None:
-    (tmp_path / "token").write_text(TOKEN)
+def test_loopback_with_a_token_is_enough_and_one_is_made(tmp_path: Path, listen: str) -> None:
     Tcp(listen, str(tmp_path / "token")).refuse()
+    assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
+    assert list(read_tokens(str(tmp_path / "token"))) == ["token"]
     Tcp("0.0.0.0:8088", str(tmp_path / "token"), plain=True).refuse()

@@ -1,38 +1,23 @@
-"""The real sidecar of a real project, and how it is spoken to."""
+"""How the real sidecar of a real project is spoken to."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
 import json
-import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tests.api.bench import connect
-from tests.e2e.projects import Running, Shop, eventually
-
-
-@contextlib.contextmanager
-def serving(shop: Shop, *argv: str) -> Iterator[Running]:
-    """The sidecar at work, and ended by one signal, well."""
-    sidecar = shop.spawn("serve", *argv)
-    try:
-        eventually(lambda: shop.rollout("serve", "--healthy", code=None).code == 0, "a healthy sidecar")
-        eventually((shop.directory / ".rollout/api.sock").exists, "its socket")
-        yield sidecar
-    finally:
-        sidecar.signal(signal.SIGTERM)
-        done = sidecar.end()
-        print(done.out)
-    assert done.code == 0, done
-    assert shop.rollout("serve", "--healthy", code=1).out == "no sidecar of this project runs\n"
+from tests.e2e.projects import Shop, eventually
 
 
 def ask(shop: Shop, method: str, path: str, body: object = None) -> Any:
     """One request over the project's socket; what it answers, JSON or text."""
     connection = http.client.HTTPConnection("localhost", timeout=70)
-    connection.sock = connect(shop.directory / ".rollout/api.sock")
+    socket = shop.directory / ".rollout/api.sock"
+    eventually(socket.exists, "the sidecar's socket")
+    connection.sock = connect(socket)
     with contextlib.closing(connection):
         headers: Mapping[str, str] = {"Content-Type": "application/json"}
         connection.request(method, path, json.dumps(body) if body is not None else None, headers)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.projects import Done, Edge, Shop, eventually, running
-from tests.e2e.sidecars import ask, audited, ended, serving
+from tests.e2e.projects import Done, Edge, Shop, addresses, eventually, running, serving
+from tests.e2e.sidecars import ask, audited, ended
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -25,10 +25,6 @@ def shop() -> Iterator[Shop]:
     with running(Edge("nginx", "1.26"), directory) as shop:
         yield shop
     shutil.rmtree(directory)
-
-
-def addresses(shop: Shop) -> set[str]:
-    return {f"{address}:8000" for c in shop.running() for address in c.addresses.values()}
 
 
 def last_json(done: Done) -> dict[str, Any]:
@@ -45,7 +41,7 @@ def test_what_the_command_line_asks_is_done_by_the_sidecar_as_it_would_be_withou
             done = shop.rollout("deploy", "web")
             load.wait_for(100)
         assert load.report().failed == 0, load.report().describe()
-        assert (shop.answers(), shop.pool()) == ("2", addresses(shop))
+        assert (shop.answers(), shop.pool()) == ("2", addresses(shop.running()))
         assert done.out.startswith("web: deployed revision 2 (was 1) in ") and "-web-1" in done.err, done
         assert audited(shop)[-1]["who"].startswith("cli:")
         again = shop.rollout("deploy", "web", "--json")
@@ -129,7 +125,7 @@ def test_a_sidecar_that_is_killed_leaves_a_deploy_to_the_command_line(shop: Shop
     done = deploy.end()
     assert done.code == 0, done
     assert any("going on without it" in str(event.get("text")) for event in deploy.events)
-    assert shop.pool() == addresses(shop)
+    assert shop.pool() == addresses(shop.running())
     assert (shop.directory / ".rollout/api.sock").exists(), "it had no time to remove it"
     shop.service("web", **{"x-rollout": {"health": {"min_healthy_time": None}}})
     assert "nothing to do" in shop.rollout("deploy", "web").out, "a dead socket is in nobody's way"

@@ -20,8 +20,8 @@ import yaml
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from tests.api.bench import TOKEN, free_port
-from tests.e2e.projects import Edge, Shop, docker, eventually, running
-from tests.e2e.sidecars import ask, audited, serving
+from tests.e2e.projects import Edge, Shop, docker, eventually, running, serving
+from tests.e2e.sidecars import ask, audited
 from tests.load import Load
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]

@@ -94,8 +94,7 @@ def _in_headers(endpoint: Endpoint) -> list[dict[str, Any]]:
     names = {
         "Idempotency-Key": endpoint.keyed,
         "Last-Event-ID": endpoint.streams,
-        "Rollout-Timestamp": endpoint.signed,
-        "Rollout-Signature": endpoint.signed,
+        "X-Rollout-Signature": endpoint.signed,
     }
     return [{"name": n, "in": "header", "required": endpoint.signed, "schema": text} for n, has in names.items() if has]
 
