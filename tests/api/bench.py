@@ -19,7 +19,7 @@ from rollout.clock import SystemClock
 from rollout.errors import UsageError
 from rollout.events import Sink
 from rollout.journal import SqliteJournal
-from rollout.model import Pool, Revision, RevisionKey, WebhookSettings
+from rollout.model import Pool, ProxyType, Revision, RevisionKey, WebhookSettings
 from rollout.server.audit import Audit
 from rollout.server.bus import Bus
 from rollout.server.http.access import Access
@@ -78,7 +78,7 @@ class FixedView(View):
             "services": [service(name) for name in SERVICES],
         }
         project = SimpleNamespace(
-            name="shop", services=dict.fromkeys(SERVICES), webhook=webhook, proxy=SimpleNamespace(type="nginx")
+            name="shop", services=dict.fromkeys(SERVICES), webhook=webhook, proxy=SimpleNamespace(type=ProxyType.NGINX)
         )
         ports = SimpleNamespace(journal=journal, proxy=CountedProxy())
         lock = SimpleNamespace(holder=lambda service: {"pid": 1})

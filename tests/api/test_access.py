@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import json
 import socket
+import ssl
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +17,7 @@ import pytest
 from rollout.errors import LockHeld, StateError, UsageError
 from rollout.server.http.limits import Limits, Rate
 from rollout.server.listening import Tcp, read_tokens, unix_socket
-from tests.api.bench import TOKEN, Api, connect, serving, with_token
+from tests.api.bench import TOKEN, Api, connect, free_port, serving, with_token
 
 DEPLOY = {"services": ["web"]}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -79,6 +84,49 @@ def test_a_token_file_that_is_no_good_is_refused(tmp_path: Path, text: str | Non
         file.write_text(text)
     with pytest.raises(UsageError, match=words):
         read_tokens(str(file))
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CA, a server's certificate for localhost, a client's of that CA, and one of a stranger."""
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*argv: str) -> None:
+        subprocess.run(["openssl", *argv], cwd=folder, check=True, capture_output=True)
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    for ca in ("ca", "strange"):
+        openssl("req", "-x509", *key, "-subj", f"/CN={ca}", "-days", "1", "-keyout", f"{ca}.key", "-out", f"{ca}.pem")
+    for name, ca in (("localhost", "ca"), ("deployer", "ca"), ("stranger", "strange")):
+        (folder / "san").write_text("subjectAltName=DNS:localhost\n")
+        openssl("req", *key, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
+        openssl(
+            "x509", "-req", "-in", f"{name}.csr", "-CA", f"{ca}.pem", "-CAkey", f"{ca}.key", "-days", "1",
+            "-extfile", "san", "-out", f"{name}.pem",
+        )  # fmt: skip
+    return folder
+
+
+def test_a_clients_certificate_is_a_way_in_and_its_name_is_who(certificates: Path, tmp_path: Path) -> None:
+    at = {name: str(certificates / name) for name in ("localhost.pem", "localhost.key", "ca.pem")}
+    tcp = Tcp(f"127.0.0.1:{free_port()}", "", at["localhost.pem"], at["localhost.key"], at["ca.pem"])
+    tcp.refuse()
+
+    def asked(name: str) -> tuple[int, str]:
+        trust = ssl.create_default_context(cafile=at["ca.pem"])
+        if name:
+            trust.load_cert_chain(certificates / f"{name}.pem", certificates / f"{name}.key")
+        connection = http.client.HTTPSConnection("localhost", tcp.address()[1], timeout=10, context=trust)
+        with contextlib.closing(connection):
+            connection.request("POST", "/v1/sync", "{}", {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())["who"]
+
+    with serving(tmp_path, tcp=tcp):
+        assert asked("deployer") == (202, "api:deployer")
+        for stranger in ("", "stranger"):
+            with pytest.raises(OSError):  # noqa: PT011  # of TLS or of the connection, as it happens to be told
+                asked(stranger)
 
 
 # --- browsers ---------------------------------------------------------------------------------------------------
