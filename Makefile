@@ -16,7 +16,7 @@ RUN := PATH="$(CURDIR)/$(BIN):$$PATH" scripts/with-engine
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
-setup:  ## engine, Compose v2, base image and .venv: whatever this machine lacks
+setup:  ## engine, Compose v2, base image, .venv and a browser: whatever this machine lacks
 	@scripts/setup.sh
 
 images: setup  ## the images that tests, demo and benchmark run

@@ -77,6 +77,10 @@ build_sidecar() {
         "$WORK/scripts"
 }
 
+build_prometheus() {
+    build rollout-test/prometheus:latest "" prometheus.Dockerfile
+}
+
 build_engines() {
     if [ "$ONLY" = "  " ]; then return; fi
     build rollout-test/engine:26.1 SUITE=trixie engine.Dockerfile second-suite engine-init
@@ -89,6 +93,7 @@ build_haproxy & jobs+=" $!"
 build_app & jobs+=" $!"
 build_registry & jobs+=" $!"
 build_sidecar & jobs+=" $!"
+build_prometheus & jobs+=" $!"
 build_engines & jobs+=" $!"
 for job in $jobs; do wait "$job" || failed=1; done
 exit "${failed:-0}"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes this machine ready to develop and test rollout: Docker engine, Compose v2, the base image, a Python
-# environment in .venv. Looks first, does only what is missing, and says each thing it does in one line.
+# environment in .venv, a browser. Looks first, does only what is missing, and says each thing it does in one line.
 #
 #   scripts/setup.sh               asks before it installs system packages (on a terminal)
 #   ASSUME_YES=1 scripts/setup.sh  never asks
@@ -275,6 +275,19 @@ install_python() {
     done
 }
 
+# ---------------------------------------------------------------- browser
+
+# The sidecar's page is tested in a real one.
+ensure_browser() {
+    if have chromium; then return; fi
+    apt_ready
+    if [ -z "$(candidate chromium)" ]; then
+        say "no package chromium here: the tests of the sidecar's page need a program of that name"
+        return
+    fi
+    apt_install chromium fonts-dejavu-core
+}
+
 # ---------------------------------------------------------------- in order
 
 # Two of these at once (two `make` in one checkout) would write the same .venv: the second waits for the first.
@@ -284,4 +297,5 @@ ensure_engine
 ensure_compose
 ensure_base_image
 ensure_venv
+ensure_browser
 say "ready: engine $(docker version --format '{{.Server.Version}}'), Compose $(compose_version), $(.venv/bin/python --version)"

@@ -78,8 +78,9 @@ class Session:
         self.report.close()
         click.echo(json.dumps(data, indent=indent) if self.said.json else text())
 
-    def teller(self, wired: Wired) -> Sink:
-        """Where a rollout's events go: the report, with replicas by name where people read it, and the web hooks."""
+    def teller(self, wired: Wired, *, notify: bool = True) -> Sink:
+        """Where a rollout's events go: the report, with replicas by name where people read it, and the web hooks; not
+        these when the sidecar performs it, which tells them itself."""
         from rollout.report.naming import Naming
 
         show = self.report if self.said.json else Naming(self.report, wired.ports.engine.replicas)
@@ -87,7 +88,8 @@ class Session:
         def told(event: Event) -> None:
             self.interruption.follow(event)
             show(event)
-            self.notify(event)
+            if notify:
+                self.notify(event)
 
         return told
 

@@ -57,7 +57,7 @@ def delegate(
 ) -> dict[str, Any] | None:
     """Let the project's sidecar perform it; the operation once it has ended well. None: do it here. `body` is only
     called when there is one. Raises Reported."""
-    sidecar, tell = Sidecar(wired.state.socket), running.teller(wired)
+    sidecar, tell = Sidecar(wired.state.socket), running.teller(wired, notify=False)
     if not sidecar.answers():
         return None
     try:

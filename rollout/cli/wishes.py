@@ -25,11 +25,10 @@ NOBODY = "; its process has ended: `rollout sync {service}` sees to it"
 def ask(ctx: click.Context, service: str, wish: Wish) -> None:
     """Write the wish down and say what comes of it. Raises UsageError for what makes no sense."""
     with session(ctx) as running, running.project((service,), looks_only=True) as wired:
-        from rollout import control
+        from rollout import actions
 
-        at_work = wired.lock.holder(service) is not None
         who = user()
-        record = control.ask(wired.ports.journal, service, wish, who, at_work=at_work)
+        record, at_work = actions.ask(wired, service, wish, who)
         told = {"event": "asked", "service": service, "rollout": record.id, "wish": wish.value, "who": who,
                 "at_work": at_work}  # fmt: skip
         text = f"{service}: rollout {record.id} is {SAID[wish]}" + ("" if at_work else NOBODY)

@@ -547,9 +547,9 @@ def running(edge: Edge, directory: Path, **web: Any) -> Iterator[Shop]:
 
 
 @contextlib.contextmanager
-def serving(shop: Shop) -> Iterator[Running]:
+def serving(shop: Shop, *argv: str) -> Iterator[Running]:
     """The sidecar at work, and ended by one signal, well."""
-    sidecar = shop.spawn("serve")
+    sidecar = shop.spawn("serve", *argv)
     try:
         eventually(lambda: shop.rollout("serve", "--healthy", code=None).code == 0, "a healthy sidecar")
         yield sidecar

@@ -24,13 +24,14 @@ from rollout.spec.sections import (
     ScheduleSection,
     ServiceSection,
     UpdateSection,
+    WebhookSection,
 )
 from rollout.spec.values import seconds
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
-FOREIGN = ("docker", "make", "pip")  # programs with options of their own
+FOREIGN = ("docker", "make", "pip", "curl")  # programs with options of their own
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -62,6 +63,7 @@ def code(text: str) -> list[str]:
         ("`services.NAME.x-rollout.hooks`", HooksSection),
         ("`services.NAME.x-rollout.hooks.HOOK`", HookSection),
         ("`x-rollout.notify`", NotifySection),
+        ("`x-rollout.serve.webhook`", WebhookSection),
         ("`services.NAME.deploy.update_config`", UpdateSection),
     ],
 )

@@ -43,6 +43,7 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": schemas["$defs"],
+            "responses": {code: _content(text, "application/json", Problem) for code, text in ERRORS.items()},
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{"token": []}, {}],  # without: over the UNIX socket, or with a client's certificate
@@ -57,7 +58,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         "parameters": [*_in_path(endpoint.path), *_in_query(endpoint.query), *_in_headers(endpoint)],
         "responses": {
             str(endpoint.status): _content(endpoint.summary, kind, endpoint.answer),
-            **{code: _content(text, "application/json", Problem) for code, text in ERRORS.items()},
+            **{code: {"$ref": f"#/components/responses/{code}"} for code in ERRORS},
         },
     }
     if endpoint.body is not None:
@@ -93,8 +94,7 @@ def _in_headers(endpoint: Endpoint) -> list[dict[str, Any]]:
     names = {
         "Idempotency-Key": endpoint.keyed,
         "Last-Event-ID": endpoint.streams,
-        "Rollout-Timestamp": endpoint.signed,
-        "Rollout-Signature": endpoint.signed,
+        "X-Rollout-Signature": endpoint.signed,
     }
     return [{"name": n, "in": "header", "required": endpoint.signed, "schema": text} for n, has in names.items() if has]
 

@@ -127,12 +127,23 @@ class WarmStatus(Answer):
     until: float
 
 
+class Wished(Answer):
+    wish: str
+    who: str
+    at: float
+
+
 class Unfinished(Answer):
+    """`by`: who paused or aborted it."""
+
     rollout: int
     what: str
-    state: str
+    state: Literal["running", "held", "paused", "aborting", "undoing"]
     revision: int
     since: float
+    switched: bool
+    by: str
+    wishes: list[Wished]
 
 
 class Service(Answer):
@@ -232,9 +243,13 @@ class Operations(Answer):
 
 
 class Wish(Answer):
+    """`at_work`: whether any process performs the rollout now, and so will hear of it."""
+
     service: str
+    rollout: int
     wish: str
     who: str
+    at_work: bool
 
 
 class Point(Answer):

@@ -1,15 +1,14 @@
 """The signed webhook: a CI job deploys an image that matches one of the allowed patterns.
 
-    Rollout-Timestamp: 1764054000
-    Rollout-Signature: sha256=HMAC-SHA256(secret, timestamp + "." + body), in hex
+    X-Rollout-Signature: t=1764054000,v1=HEX        HMAC-SHA256(secret, t + "." + body), as notifications are signed
 
-A signature counts once, and within five minutes of its timestamp; what was seen survives a restart in the audit record.
+A signature counts once, and within five minutes of its time; what was seen survives a restart in the audit record.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
+import re
 import threading
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -19,6 +18,7 @@ from starlette.responses import JSONResponse
 
 from rollout.errors import UsageError
 from rollout.model import WebhookSettings
+from rollout.notify.message import signature
 from rollout.server.audit import Audit
 from rollout.server.http import problems
 from rollout.server.http.endpoints import Call
@@ -28,13 +28,11 @@ from rollout.server.operations import Asked
 
 WINDOW = 300.0  # seconds a signature is good for
 WHO = "webhook"
+HEADER = "X-Rollout-Signature"
+_FORM = re.compile(r"t=([0-9]{1,12}),v1=[0-9a-f]{64}\Z")
 SHORTEST_SECRET = 16
 
 _deciding = threading.Lock()  # two copies of one request must not both find that it is new
-
-
-def signature(secret: bytes, timestamp: str, body: bytes) -> str:
-    return "sha256=" + hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
 
 
 def webhook(site: Site, call: Call) -> JSONResponse:
@@ -55,13 +53,14 @@ def webhook(site: Site, call: Call) -> JSONResponse:
 
 def _genuine(site: Site, settings: WebhookSettings, headers: Mapping[str, str], raw: bytes) -> str:
     """The signature, when it is right and in time."""
-    timestamp, given = headers.get("rollout-timestamp", ""), headers.get("rollout-signature", "")
-    wanted = signature(_secret(settings), timestamp, raw)
-    if not hmac.compare_digest(wanted.encode(), given.encode(errors="replace")):
+    given = headers.get(HEADER, "")
+    found = _FORM.match(given)
+    at = int(found[1]) if found else 0
+    if not hmac.compare_digest(signature(_secret(settings), at, raw).encode(), given.encode(errors="replace")):
         site.audit.write(WHO, "refused: wrong signature")
-        raise problems.NotAllowed("the signature is wrong", hint="Rollout-Signature: sha256=HMAC(timestamp.body)")
-    if not timestamp.isdecimal() or abs(site.clock.wall() - float(timestamp[:20])) > WINDOW:
-        raise problems.NotAllowed(f"the timestamp is not within {WINDOW:g} s of now", hint="is a clock wrong?")
+        raise problems.NotAllowed("the signature is wrong", hint=f"{HEADER}: t=SECONDS,v1=HMAC-SHA256(SECONDS.BODY)")
+    if abs(site.clock.wall() - at) > WINDOW:
+        raise problems.NotAllowed(f"its time is not within {WINDOW:g} s of now", hint="is a clock wrong?")
     return given
 
 

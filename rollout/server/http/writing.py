@@ -6,6 +6,8 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
+from rollout import actions
+from rollout.control import Wish
 from rollout.server.http import problems
 from rollout.server.http.endpoints import Call
 from rollout.server.http.reading import as_json, operation_of
@@ -40,19 +42,19 @@ def sync(site: Site, call: Call) -> JSONResponse:
 
 
 def promote(site: Site, call: Call) -> dict[str, Any]:
-    return _wish(site, call, "promote")
+    return _wish(site, call, Wish.PROMOTE)
 
 
 def pause(site: Site, call: Call) -> dict[str, Any]:
-    return _wish(site, call, "pause")
+    return _wish(site, call, Wish.PAUSE)
 
 
 def resume(site: Site, call: Call) -> dict[str, Any]:
-    return _wish(site, call, "resume")
+    return _wish(site, call, Wish.RESUME)
 
 
 def abort(site: Site, call: Call) -> dict[str, Any]:
-    return _wish(site, call, "abort")
+    return _wish(site, call, Wish.ABORT)
 
 
 def interrupt(site: Site, call: Call) -> dict[str, Any]:
@@ -84,10 +86,10 @@ def _config(call: Call) -> str:
     return call.body.config or ""
 
 
-def _wish(site: Site, call: Call, wish: str) -> dict[str, Any]:
+def _wish(site: Site, call: Call, wish: Wish) -> dict[str, Any]:
     service = call.path["service"]
     site.view.known(service)
-    site.audit.write(call.who, wish, services=[service])
+    site.audit.write(call.who, wish.value, services=[service])
     with site.view.looking() as wired:
-        site.ask(wired.ports.journal, service, wish, call.who)
-    return {"service": service, "wish": wish, "who": call.who}
+        record, at_work = actions.ask(wired, service, wish, call.who)
+    return {"service": service, "rollout": record.id, "wish": wish.value, "who": call.who, "at_work": at_work}

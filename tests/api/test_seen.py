@@ -1,0 +1,201 @@
+"""What is shown: requests by revision as they are counted, plots, metrics, a rollout's steps."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rollout import events
+from rollout.errors import ProxyRejected
+from rollout.model import Counted, Counters, Pool, RevisionKey, Switched
+from rollout.server.http.plots import plots
+from rollout.server.metrics import in_sync
+from rollout.server.progress import Progress
+from rollout.server.tally import Tally, counting
+from rollout.server.traffic import Point, Traffic
+from tests.api.bench import FixedView, replica, service, serving
+from tests.simulation.fakes import FakeClock, MemoryJournal, ports
+from tests.simulation.world import World
+
+
+class ScriptedProxy:
+    """Counts what it is told to have counted since the last mark."""
+
+    def __init__(self) -> None:
+        self.since: dict[str, Counters] = {}
+        self.seconds: dict[str, float] = {}
+        self.missing = ""
+
+    def mark(self, scope: str) -> str:
+        self.since, self.seconds = {}, {}
+        return "marked"
+
+    def count(self, scope: str, marker: str) -> Counted:
+        return Counted(self.since, self.missing, self.seconds)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(World())
+
+
+class Watched:
+    """Traffic over a scripted proxy."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.proxy, self.clock = ScriptedProxy(), clock
+        self.view = FixedView(None, None)  # type: ignore[arg-type]  # no journal is looked into
+        self.view._wired.ports.proxy = self.proxy
+        self.traffic = Traffic(self.view, clock)
+
+    def look(self, seconds: float, **counted: tuple[int, int, float]) -> None:
+        """So long after the last look, with requests, failures and seconds by last number of an address."""
+        self.proxy.since = {f"10.0.0.{k[1:]}:8000": Counters(r, f) for k, (r, f, _) in counted.items()}
+        self.proxy.seconds = {f"10.0.0.{k[1:]}:8000": s for k, (_, _, s) in counted.items()}
+        self.clock.sleep(seconds)
+        self.traffic.look()
+
+
+def test_requests_are_counted_by_revision_between_two_looks(clock: FakeClock) -> None:
+    watched = Watched(clock)
+    watched.look(1.0)
+    watched.look(10.0, _1=(60, 3, 1.2), _2=(40, 2, 0.8))
+    point = watched.traffic.points["web", 2][-1]
+    assert [point.rate, point.errors, point.latency] == pytest.approx([10.0, 0.05, 0.02], rel=0.01)
+    assert watched.traffic.totals["web", 2] == Counters(100, 5)
+    assert watched.traffic.totals["api", 2] == Counters(0, 0)
+
+
+def test_who_looks_too_soon_sees_what_the_last_look_saw_and_nothing_is_counted_twice(clock: FakeClock) -> None:
+    watched = Watched(clock)
+    watched.look(1.0)
+    watched.look(10.0, _1=(10, 0, 0.0))
+    watched.look(0.5, _1=(10, 0, 0.0))
+    assert watched.traffic.totals["web", 2].requests == 10
+    watched.look(600.0, _1=(999, 0, 0.0))
+    assert watched.traffic.totals["web", 2].requests == 10, "nobody looked for so long: counting begins anew"
+
+
+def test_an_address_belongs_to_its_newest_owner_and_what_has_gone_is_still_known(clock: FakeClock) -> None:
+    watched = Watched(clock)
+    watched.look(1.0)
+    watched.view.shown["services"][0]["replicas"] = [replica("web", 1, 3), replica("web", 3, 3)]
+    watched.look(10.0, _1=(5, 0, 0.1), _2=(7, 0, 0.1), _3=(9, 0, 0.1))
+    assert watched.traffic.totals["web", 3].requests == 14
+    assert watched.traffic.totals["web", 2].requests == 7
+
+
+def test_a_proxy_that_does_not_count_says_why(clock: FakeClock) -> None:
+    watched = Watched(clock)
+    watched.look(1.0)
+    watched.proxy.missing = "no log"
+    watched.look(10.0)
+    assert watched.traffic.missing == {"": "no log"}
+
+
+def series(*points: tuple[float, float, float, float | None]) -> deque[Point]:
+    return deque(Point(*point) for point in points)
+
+
+def test_plots_are_lines_by_revision_and_words() -> None:
+    made = plots(
+        {1: series((0.0, 5.0, 0.0, 0.02)), 2: series((60.0, 10.0, 0.5, 0.04), (120.0, 2.5, 0.0, None))}, 2, 120.0
+    )
+    assert [plot.said for plot in made] == [
+        "requests: revision 1 5.0/s, revision 2 2.5/s",
+        "errors: revision 1 0 %, revision 2 0 %",
+        "latency: revision 1 20 ms, revision 2 40 ms",
+    ]
+    assert made[0].lines[1].path == "M120.0 3.0 L240.0 36.0"
+    assert [line.live for line in made[0].lines] == [False, True]
+    assert made[0].scale == "0 to 10.0/s, 2 min"
+
+
+def test_latency_that_the_proxy_does_not_tell_is_left_out() -> None:
+    assert [plot.label for plot in plots({1: series((0.0, 1.0, 0.0, None))}, 1, 1.0)] == ["requests", "errors"]
+    assert [plot.lines for plot in plots({}, None, 1.0)] == [[], []]
+
+
+def test_the_pool_is_in_sync_when_it_is_the_ready_replicas_of_the_live_revision() -> None:
+    one = service("web")
+    assert in_sync(one)
+    for change in ({"pool": "out"}, {"state": "exited"}, {"health": "unhealthy"}, {"revision": 1}):
+        assert not in_sync({**one, "replicas": [{**one["replicas"][0], **change}, one["replicas"][1]]}), change
+    assert in_sync({**one, "replicas": [*one["replicas"], replica("web", 9, 1, pool="warm")]})
+
+
+def test_the_metrics_of_what_the_journal_knows(tmp_path: Path) -> None:
+    with serving(tmp_path) as api:
+        lines = set(api.unix("GET", "/metrics").body.decode().splitlines())
+    about = 'project="shop",service="web"'
+    assert {
+        f'rollout_rollouts_total{{outcome="deployed",{about}}} 1.0',
+        f'rollout_phase_duration_seconds_sum{{phase="start",{about}}} 1.5',
+        f"rollout_drain_seconds_sum{{{about}}} 0.5",
+        f"rollout_connections_cut_total{{{about}}} 3.0",
+        f"rollout_revision{{{about}}} 2.0",
+        'rollout_revision_weight{project="shop",revision="2",service="web"} 1.0',
+        f"rollout_replicas_ready{{{about}}} 2.0",
+        f"rollout_sync_lag_seconds{{{about}}} 0.0",
+        'rollout_proxy_reloads_total{project="shop"} 3.0',
+        'rollout_old_workers{project="shop"} 1.0',
+    } <= lines
+
+
+def test_reloads_and_refusals_are_tallied() -> None:
+    pool = Pool("web")
+    outcomes: Iterator[bool | ProxyRejected] = iter([True, False, ProxyRejected("no")])
+
+    class Proxy:
+        def switch(self, pool: Pool) -> Switched:
+            outcome = next(outcomes)
+            if isinstance(outcome, ProxyRejected):
+                raise outcome
+            return Switched(pool, pool, reloaded=outcome)
+
+        def switch_all(self, pools: list[Pool]) -> list[Any]:
+            return [Switched(pool, pool, reloaded=True), Switched(pool, pool, reloaded=True), ProxyRejected("no")]
+
+    world, tally = World(), Tally()
+    made = replace(ports(world, MemoryJournal(FakeClock(world)), lambda config: RevisionKey("", "")), proxy=Proxy())  # type: ignore[arg-type]
+    wired = SimpleNamespace(ports=made)
+    counting(wired, tally)  # type: ignore[arg-type]  # as much of a project as this needs
+    wired.ports.proxy.switch(pool)
+    wired.ports.proxy.switch(pool)
+    with pytest.raises(ProxyRejected):
+        wired.ports.proxy.switch(pool)
+    wired.ports.proxy.switch_all([pool, pool])
+    assert (tally.reloads, tally.refusals) == (2, 2)
+
+
+def test_a_rollout_is_followed_step_by_step_with_its_replicas_by_name(clock: FakeClock) -> None:
+    progress, names = Progress(clock), {"0123456789ab": "web-1"}
+    assert progress.of("web", names) is None
+    steps = ("start 1 new replica", "stop 0123456789ab")
+    progress(events.RolloutStarted("web", 7, "deploy", "rolling", 2, 1, 1, steps))
+    progress(events.StepStarted("web", 0, "start", steps[0]))
+    clock.sleep(3.0)
+    shown = progress.of("web", names)
+    assert shown is not None
+    assert [(row["text"], row["state"]) for row in shown["rows"]] == [
+        ("start 1 new replica", "running"), ("stop web-1", "waiting"),
+    ]  # fmt: skip
+    assert shown["rows"][0]["seconds"] >= 3.0
+    progress(events.Finished("web", "deployed", {}))
+    assert progress.of("web", names) is None
+
+
+def test_every_event_comes_back_from_its_json_as_it_was() -> None:
+    for event in (
+        events.RolloutStarted("web", 7, "deploy", "rolling", 2, None, 1, ("a", "b")),
+        events.StepFailed("web", 1, "check", "why", ("line",)),
+        events.Finished("web", "deployed", {"rollout": 7}),
+    ):
+        assert events.from_json({**event.as_json(), "number": 3, "at": 1.0}) == event
+    assert events.from_json({"event": "from_the_future", "service": "web"}) is None

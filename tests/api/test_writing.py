@@ -1,0 +1,274 @@
+"""What is asked of the sidecar: begun once, recorded, told to its end; and the signed webhook."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollout.errors import LockHeld, NotUndone
+from rollout.events import Notice, Sink
+from rollout.model import WebhookSettings
+from rollout.notify.message import signature
+from rollout.server.http.webhook import HEADER
+from rollout.server.operations import Asked
+from tests.api.bench import Answer, Api, connect, receipt, serving
+
+SECRET = b"0123456789abcdef-the-secret"
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Api]:
+    (tmp_path / "secret").write_bytes(SECRET + b"\n")
+    webhook = WebhookSettings(str(tmp_path / "secret"), ("registry.example/shop/web:*",))
+    with serving(tmp_path, webhook=webhook) as api:
+        yield api
+
+
+def ended(api: Api, answer: Answer) -> dict[str, Any]:
+    assert answer.status == 202, answer.body
+    found: dict[str, Any] = api.unix("GET", f"/v1/operations/{answer.json['id']}?wait=20").json
+    return found
+
+
+# --- operations -------------------------------------------------------------------------------------------------
+
+
+def test_a_deploy_is_begun_recorded_and_told_to_its_end(api: Api) -> None:
+    body = {"services": ["web"], "image": "shop/web:3", "force": True, "strategy": "blue-green", "wait_lock": 7}
+    answer = api.unix("POST", "/v1/deploy", body)
+    assert answer.headers["location"] == f"/v1/operations/{answer.json['id']}"
+    found = ended(api, answer)
+    (asked,) = api.performed
+    assert (asked.services, asked.image, asked.force, asked.strategy, asked.wait_lock) == (
+        ("web",), "shop/web:3", True, "blue-green", 7.0,
+    )  # fmt: skip
+    assert (found["state"], found["exit_code"], found["error"]) == ("failed", 2, "UsageError")
+    (line,) = api.audited()
+    assert (line["what"], line["services"], line["image"]) == ("deploy", ["web"], "shop/web:3")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/v1/deploy", {"services": ["nothing"]}, 404),
+        ("/v1/deploy", {"image": "shop/web:3"}, 422),
+        ("/v1/deploy", {"services": ["web"], "image": "shop/web:3", "build": True}, 422),
+        ("/v1/deploy", {"services": ["web"], "image": "--privileged"}, 422),
+        ("/v1/deploy", {"services": ["web\n"]}, 422),
+        ("/v1/deploy", {"services": "web"}, 422),
+        ("/v1/deploy", {"force": "yes"}, 422),
+        ("/v1/deploy", {"wait_lock": -1}, 422),
+        ("/v1/deploy", {"unknown": 1}, 422),
+        ("/v1/deploy", [], 422),
+        ("/v1/services/nothing/rollback", {}, 404),
+        ("/v1/services/web/rollback", {"to": 0}, 422),
+        ("/v1/services/web/rollback", {"to": True}, 422),
+        ("/v1/services/nothing/pause", {}, 404),
+        ("/v1/services/web/pause", {"now": 1}, 422),
+        ("/v1/operations/99/interrupt", {}, 404),
+        ("/v1/operations/99999999999999999999999999/interrupt", {}, 404),
+    ],
+)
+def test_bad_input_changes_nothing(api: Api, path: str, body: object, status: int) -> None:
+    answer = api.unix("POST", path, body)
+    assert (answer.status, answer.json["exit_code"]) == (status, 2), answer.body
+    assert (api.performed, api.journal.wishes(2), api.audited()) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    "raw", [b"{", b"nul", b'{"wait_lock": NaN}', b'{"force": true, "force": false}', b"[" * 50_000]
+)
+def test_what_is_not_json_is_refused(api: Api, raw: bytes) -> None:
+    assert api.unix("POST", "/v1/deploy", raw=raw).status == 422
+    assert api.unix("POST", "/v1/deploy", raw=b"{}", headers={"Content-Type": "text/plain"}).status == 415
+    assert api.performed == []
+
+
+def test_one_key_is_one_operation(api: Api) -> None:
+    key = {"Idempotency-Key": "build-17"}
+    first = api.unix("POST", "/v1/deploy", {"services": ["web"]}, key)
+    again = api.unix("POST", "/v1/deploy", {"services": ["web"]}, key)
+    other = api.unix("POST", "/v1/deploy", {"services": ["api"]}, key)
+    assert first.json["id"] == again.json["id"]
+    assert (other.status, "idempotency key" in other.json["message"]) == (422, True)
+    ended(api, first)
+    assert len(api.performed) == 1
+    assert api.unix("POST", "/v1/deploy", {}, {"Idempotency-Key": "k" * 300}).status == 422
+
+
+def test_a_wish_reaches_the_rollout_with_the_name_of_who_has_it(api: Api) -> None:
+    asked = [api.unix("POST", f"/v1/services/web/{wish}") for wish in ("pause", "resume", "abort")]
+    assert [(a.status, a.json["rollout"], a.json["at_work"]) for a in asked] == [(200, 2, True)] * 3
+    assert [(w.wish, w.who) for w in api.journal.wishes(2)] == [(a.json["wish"], a.json["who"]) for a in asked]
+    assert [line["what"] for line in api.audited()] == ["pause", "resume", "abort"]
+
+
+def test_a_wish_that_makes_no_sense_is_refused(api: Api) -> None:
+    for service, wish, words in (
+        ("web", "promote", "is not held"),
+        ("web", "resume", "is not paused"),
+        ("api", "pause", "no rollout is under way"),
+    ):
+        answer = api.unix("POST", f"/v1/services/{service}/{wish}")
+        assert (answer.status, words in answer.json["message"]) == (422, True), answer.body
+    assert api.journal.wishes(2) == []
+
+
+def test_what_an_operation_says_is_heard_by_its_listeners_and_by_all(tmp_path: Path) -> None:
+    gate = threading.Event()
+
+    def perform(asked: Asked, emit: Sink) -> None:
+        emit(Notice("web", "one"))
+        assert gate.wait(20)
+        emit(Notice("web", "two"))
+        raise NotUndone("half of it is there", hint="look", details=["a line"])
+
+    with serving(tmp_path, perform) as api:
+        number = api.unix("POST", "/v1/deploy", {"services": ["web"]}).json["id"]
+        every, own = (
+            stream(api, "/v1/events?service=web", {"Last-Event-ID": "dead-0"}),
+            stream(api, f"/v1/operations/{number}/events"),
+        )
+        assert [next(own)[1]["text"], next(every)[1]["text"]] == ["one", "one"]
+        gate.set()
+        assert [next(own)[1]["text"], next(every)[1]["text"]] == ["two", "two"]
+        kind, end = next(own)
+        assert (kind, end["exit_code"], end["error"], end["details"]) == ("end", 5, "NotUndone", ["a line"])
+        assert next(own, None) is None, "the stream ends with its operation"
+        late = stream(api, "/v1/events", {"Last-Event-ID": "b007-1"})
+        assert next(late)[1]["text"] == "two"
+        every.close()
+        late.close()
+        assert api.unix("GET", "/v1/events", headers={"Last-Event-ID": "x"}).status == 422
+
+
+def test_an_operation_that_is_interrupted_is_told_and_others_are_not(tmp_path: Path) -> None:
+    begun = threading.Event()
+
+    def perform(asked: Asked, emit: Sink) -> None:
+        begun.set()
+        emit(Notice("web", "at work"))
+        raise LockHeld("web: busy")
+
+    with serving(tmp_path, perform) as api:
+        found = ended(api, api.unix("POST", "/v1/sync", {}))
+        assert (found["exit_code"], found["error"]) == (3, "LockHeld")
+        again = api.unix("POST", f"/v1/operations/{found['id']}/interrupt")
+        assert (again.status, again.json["exit_code"]) == (200, 3)
+        assert [line["what"] for line in api.audited()] == ["sync"], "what has ended is not interrupted"
+
+
+def test_a_fault_of_our_own_is_one_line_and_no_traceback(tmp_path: Path) -> None:
+    def perform(asked: Asked, emit: Sink) -> None:
+        raise RuntimeError("oops")
+
+    with serving(tmp_path, perform) as api:
+        found = ended(api, api.unix("POST", "/v1/deploy", {}))
+        assert (found["exit_code"], found["error"]) == (70, "Bug")
+        assert "oops" in found["message"] and "Traceback" not in json.dumps(found)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+
+def test_past_rollouts_and_their_receipts(api: Api) -> None:
+    newest, oldest = api.unix("GET", "/v1/rollouts?service=web").json["rollouts"]
+    assert (newest["state"], oldest["state"]) == ("running", "deployed")
+    assert api.unix("GET", f"/v1/rollouts/{oldest['rollout']}/receipt").json == receipt(oldest["rollout"])
+    assert api.unix("GET", f"/v1/rollouts/{newest['rollout']}/receipt").status == 404
+    assert [r["revision"] for r in api.unix("GET", "/v1/services/web/revisions").json["revisions"]] == [2, 1]
+    assert api.unix("GET", "/v1/rollouts?limit=0").status == 422
+    assert api.unix("GET", "/v1/rollouts?limit=1&limit=2").status == 422
+
+
+# --- the webhook ------------------------------------------------------------------------------------------------
+
+BODY = {"service": "web", "image": "registry.example/shop/web:7"}
+
+
+def signed(body: object, late: int = 0, secret: bytes = SECRET) -> tuple[bytes, dict[str, str]]:
+    """The request and its signature, made `late` seconds from now."""
+    raw = json.dumps(body).encode()
+    return raw, {HEADER: signature(secret, int(time.time()) + late, raw)}
+
+
+def test_a_signed_request_deploys_an_allowed_image_and_needs_no_token(api: Api) -> None:
+    raw, headers = signed(BODY)
+    assert ended(api, api.tcp("POST", "/v1/webhook", raw=raw, headers=headers))["who"] == "webhook"
+    (asked,) = api.performed
+    assert (asked.kind, asked.services, asked.image) == ("deploy", ("web",), BODY["image"])
+
+
+def test_a_request_counts_once_also_for_the_next_sidecar(api: Api, tmp_path: Path) -> None:
+    raw, headers = signed(BODY)
+    assert api.tcp("POST", "/v1/webhook", raw=raw, headers=headers).status == 202
+    assert api.tcp("POST", "/v1/webhook", raw=raw, headers=headers).status == 403
+    (tmp_path / "next").mkdir()
+    (tmp_path / "next/audit.log").write_text((tmp_path / "audit.log").read_text())
+    with serving(tmp_path / "next", webhook=WebhookSettings(str(tmp_path / "secret"), ("*",))) as after:
+        assert after.tcp("POST", "/v1/webhook", raw=raw, headers=headers).status == 403
+        assert after.performed == []
+
+
+@pytest.mark.parametrize(
+    ("body", "late", "secret", "status"),
+    [
+        (BODY, 0, b"another secret, as long", 401),
+        (BODY, -400, SECRET, 401),
+        (BODY, 400, SECRET, 401),
+        ({**BODY, "image": "registry.example/shop/db:7"}, 0, SECRET, 403),
+        ({**BODY, "image": "registry.example/shop/web:7 --x"}, 0, SECRET, 422),
+        ({**BODY, "service": "nothing"}, 0, SECRET, 404),
+        ({**BODY, "force": True}, 0, SECRET, 422),
+    ],
+)
+def test_no_other_request_begins_anything(api: Api, body: object, late: int, secret: bytes, status: int) -> None:
+    raw, headers = signed(body, late, secret)
+    assert api.tcp("POST", "/v1/webhook", raw=raw, headers=headers).status == status
+    assert api.performed == []
+
+
+def test_a_changed_body_or_time_does_not_pass(api: Api) -> None:
+    raw, headers = signed(BODY)
+    other = raw.replace(b"web:7", b"web:8")
+    assert api.tcp("POST", "/v1/webhook", raw=other, headers=headers).status == 401
+    at = headers[HEADER].partition(",")[0]
+    later = {HEADER: headers[HEADER].replace(at, f"t={int(at[2:]) + 1}")}
+    assert api.tcp("POST", "/v1/webhook", raw=raw, headers=later).status == 401
+    assert api.tcp("POST", "/v1/webhook", BODY).status == 401
+    assert api.performed == []
+
+
+def test_the_secret_is_nowhere(api: Api, tmp_path: Path) -> None:
+    raw, headers = signed(BODY)
+    answer = api.tcp("POST", "/v1/webhook", raw=raw, headers=headers)
+    page, metrics = api.unix("GET", "/"), api.unix("GET", "/metrics")
+    everything = answer.body + page.body + metrics.body + (tmp_path / "audit.log").read_bytes()
+    assert SECRET not in everything and b"the-token" not in everything
+
+
+def test_without_a_webhook_there_is_none(tmp_path: Path) -> None:
+    raw, headers = signed(BODY)
+    with serving(tmp_path) as api:
+        assert api.tcp("POST", "/v1/webhook", raw=raw, headers=headers).status == 404
+
+
+def stream(api: Api, path: str, headers: dict[str, str] | None = None) -> Any:
+    """Kind and data of each event as it comes."""
+    sock = connect(api.directory / "api.sock")
+    lines = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{lines}\r\n".encode())
+    with sock, sock.makefile("r", encoding="utf-8") as file:
+        kind = ""
+        for line in file:
+            name, _, value = line.rstrip().partition(": ")
+            if name == "event":
+                kind = value
+            elif name == "data":
+                yield kind, json.loads(value)
