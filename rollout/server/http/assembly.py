@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rollout.compose import Options
-from rollout.errors import UsageError
 from rollout.events import Event, Sink
-from rollout.ports import Clock, Journal
+from rollout.ports import Clock
 from rollout.server.audit import Audit
 from rollout.server.bus import Bus
 from rollout.server.http.access import Access
@@ -51,7 +50,7 @@ def parts(
     metrics = Metrics(view, traffic, tally, clock)
     audit = Audit(state.path, clock)
     site = Site(
-        view, operations, bus, progress, traffic, metrics, audit, _ask, clock, boot=secrets.token_hex(4)
+        view, operations, bus, progress, traffic, metrics, audit, clock, boot=secrets.token_hex(4)
     )  # fmt: skip
 
     def settle() -> None:
@@ -65,7 +64,3 @@ def parts(
 
 def _unheard(event: Event) -> None:
     """The membership tells what is wrong with the project's files."""
-
-
-def _ask(journal: Journal, service: str, wish: str, who: str) -> None:
-    raise UsageError(f"{wish} is not available yet")

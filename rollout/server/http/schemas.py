@@ -127,12 +127,21 @@ class WarmStatus(Answer):
     until: float
 
 
+class Wished(Answer):
+    wish: str
+    who: str
+    at: float
+
+
 class Unfinished(Answer):
     rollout: int
     what: str
     state: str
     revision: int
     since: float
+    switched: bool
+    by: str
+    wishes: list[Wished]
 
 
 class Service(Answer):
@@ -233,8 +242,10 @@ class Operations(Answer):
 
 class Wish(Answer):
     service: str
+    rollout: int
     wish: str
     who: str
+    at_work: bool
 
 
 class Point(Answer):

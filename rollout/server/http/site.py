@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from rollout.ports import Clock, Journal
+from rollout.ports import Clock
 from rollout.server.audit import Audit
 from rollout.server.bus import Bus
 from rollout.server.metrics import Metrics
@@ -14,8 +13,6 @@ from rollout.server.operations import Operations
 from rollout.server.progress import Progress
 from rollout.server.traffic import Traffic
 from rollout.server.view import View
-
-Ask = Callable[[Journal, str, str, str], object]  # journal, service, promote | pause | resume | abort, who
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +27,6 @@ class Site:
     traffic: Traffic
     metrics: Metrics
     audit: Audit
-    ask: Ask
     clock: Clock
     boot: str
     closing: threading.Event = field(default_factory=threading.Event)

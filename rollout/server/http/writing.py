@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
+from rollout import actions
 from rollout.server.http import problems
 from rollout.server.http.endpoints import Call
 from rollout.server.http.reading import as_json, operation_of
@@ -89,5 +90,4 @@ def _wish(site: Site, call: Call, wish: str) -> dict[str, Any]:
     site.view.known(service)
     site.audit.write(call.who, wish, services=[service])
     with site.view.looking() as wired:
-        site.ask(wired.ports.journal, service, wish, call.who)
-    return {"service": service, "wish": wish, "who": call.who}
+        return actions.ask(wired, service, wish, call.who)
