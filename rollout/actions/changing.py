@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from rollout import control, preflight, targets
+from rollout import preflight, targets
 from rollout.controller import sync_once
 from rollout.deploy import Request
 from rollout.deploy import deploy as carry_out
 from rollout.errors import Interrupted
 from rollout.events import Sink
 from rollout.model import Finding
-from rollout.ports import RolloutRecord
 from rollout.receipt import Receipt
 from rollout.report.relay import Relay
 from rollout.wiring import Wired
@@ -80,13 +79,6 @@ def sync(
         pool = wired.ports.proxy.pool(service)
         pools[service] = [u.address for u in pool.upstreams] if pool else []
     return pools
-
-
-def ask(wired: Wired, service: str, wish: control.Wish, who: str) -> tuple[RolloutRecord, bool]:
-    """Ask the service's rollout that is under way for it; answers the rollout, and whether any process performs it.
-    Raises UsageError for what makes no sense, nothing asked."""
-    at_work = wired.lock.holder(service) is not None
-    return control.ask(wired.ports.journal, service, wish, who, at_work=at_work), at_work
 
 
 def _go_on(interrupted: Asked, left: Sequence[str]) -> None:

@@ -15,6 +15,4 @@ from rollout.cli.options import global_options
 def command(ctx: click.Context, service: str) -> None:
     """Take back the rollout that is under way: before its switch what was started is removed, after it the traffic goes
     back to the old version, as long as that is still there."""
-    from rollout.control import Wish
-
-    wishes.ask(ctx, service, Wish.ABORT)
+    wishes.ask(ctx, service, "abort")

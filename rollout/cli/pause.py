@@ -15,6 +15,4 @@ from rollout.cli.options import global_options
 def command(ctx: click.Context, service: str) -> None:
     """Let the rollout that is under way stand still before its next step. Nothing is left half done, and what serves
     goes on serving. `progress_deadline` does not run meanwhile."""
-    from rollout.control import Wish
-
-    wishes.ask(ctx, service, Wish.PAUSE)
+    wishes.ask(ctx, service, "pause")

@@ -14,6 +14,4 @@ from rollout.cli.options import global_options
 @click.pass_context
 def command(ctx: click.Context, service: str) -> None:
     """Let a held rollout switch to the new version (`promotion: manual`)."""
-    from rollout.control import Wish
-
-    wishes.ask(ctx, service, Wish.PROMOTE)
+    wishes.ask(ctx, service, "promote")

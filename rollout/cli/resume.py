@@ -14,6 +14,4 @@ from rollout.cli.options import global_options
 @click.pass_context
 def command(ctx: click.Context, service: str) -> None:
     """Let a paused rollout go on."""
-    from rollout.control import Wish
-
-    wishes.ask(ctx, service, Wish.RESUME)
+    wishes.ask(ctx, service, "resume")

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import getpass
 import os
-from typing import TYPE_CHECKING
 
 import click
 
 from rollout.cli.session import session
-
-if TYPE_CHECKING:
-    from rollout.control import Wish
 
 SAID = {
     "promote": "promoted: it switches now",
@@ -22,17 +18,14 @@ SAID = {
 NOBODY = "; its process has ended: `rollout sync {service}` sees to it"
 
 
-def ask(ctx: click.Context, service: str, wish: Wish) -> None:
+def ask(ctx: click.Context, service: str, wish: str) -> None:
     """Write the wish down and say what comes of it. Raises UsageError for what makes no sense."""
     with session(ctx) as running, running.project((service,), looks_only=True) as wired:
         from rollout import actions
 
-        who = user()
-        record, at_work = actions.ask(wired, service, wish, who)
-        told = {"event": "asked", "service": service, "rollout": record.id, "wish": wish.value, "who": who,
-                "at_work": at_work}  # fmt: skip
-        text = f"{service}: rollout {record.id} is {SAID[wish]}" + ("" if at_work else NOBODY)
-        running.show(told, lambda: text.format(service=service), indent=None)
+        told = actions.ask(wired, service, wish, user())
+        text = f"{service}: rollout {told['rollout']} is {SAID[wish]}" + ("" if told["at_work"] else NOBODY)
+        running.show({"event": "asked", **told}, lambda: text.format(service=service), indent=None)
 
 
 def user() -> str:

@@ -91,5 +91,4 @@ def _wish(site: Site, call: Call, wish: Wish) -> dict[str, Any]:
     site.view.known(service)
     site.audit.write(call.who, wish.value, services=[service])
     with site.view.looking() as wired:
-        record, at_work = actions.ask(wired, service, wish, call.who)
-    return {"service": service, "rollout": record.id, "wish": wish.value, "who": call.who, "at_work": at_work}
+        return actions.ask(wired, service, wish, call.who)
