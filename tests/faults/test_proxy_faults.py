@@ -203,6 +203,7 @@ def socket_of_it(sweep: Sweep, point: Point, name: str, spoilt: Spoil) -> None:
     shop, version = sweep.shop, sweep.live_version()
     target, _ = sweep.targets()
     shop.tag(target)
+    shop.service("web", **{"x-rollout": {"drain_timeout": f"{LIMIT:g}s"}})
     held = [upgraded(shop, "web") for _ in range(HELD_EACH)] if point.number <= SWITCHED.number else []
     with contextlib.ExitStack() as stack:
         with stopped_at(point, shop, "deploy", "web") as run:
