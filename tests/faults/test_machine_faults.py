@@ -109,9 +109,9 @@ def test_the_clock_is_set_by_an_hour(edge: Edge, short_directory: Path) -> None:
 
 @pytest.mark.daily
 @pytest.mark.timeout(240)
-def test_the_clock_is_set_back_between_switch_and_drain(short_directory: Path) -> None:
-    with rolling(NGINX, short_directory) as sweep:
-        set_clock(sweep, SWITCHED, -HOUR)
+def test_the_clock_is_set_ahead_while_new_replicas_boot(short_directory: Path) -> None:
+    with rolling(HAPROXY, short_directory) as sweep:
+        set_clock(sweep, STARTED, HOUR)
 
 
 def set_clock(sweep: Sweep, point: Point, seconds: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -210,17 +210,18 @@ TOLD = (garbage, torn, holes)  # what is not simply a first run
 @pytest.mark.daily
 @pytest.mark.timeout(240)
 def test_state_damaged_between_deploys(short_directory: Path) -> None:
-    between(EDGES[2], short_directory)
+    between(EDGES[2], short_directory, (delete_it, torn))
 
 
 @pytest.mark.timeout(1200)
-def test_state_damaged_between_deploys_behind_nginx(short_directory: Path) -> None:
-    between(EDGES[1], short_directory)
+@pytest.mark.parametrize("edge", EDGE_PAIR, ids=str)
+def test_state_damaged_in_every_way_between_deploys(edge: Edge, short_directory: Path) -> None:
+    between(edge, short_directory, DAMAGES)
 
 
-def between(edge: Edge, directory: Path) -> None:
+def between(edge: Edge, directory: Path, damages: Sequence[Callable[[Path], None]]) -> None:
     with rolling(edge, directory) as sweep:
-        for damage in DAMAGES:
+        for damage in damages:
             target, _ = sweep.targets()
             damage(sweep.shop.directory / ".rollout")
             sweep.shop.tag(target)

@@ -203,11 +203,16 @@ def socket_of_it(sweep: Sweep, point: Point, name: str, spoilt: Spoil) -> None:
     shop, version = sweep.shop, sweep.live_version()
     target, _ = sweep.targets()
     shop.tag(target)
+    shop.service("web", **{"x-rollout": {"drain_timeout": f"{LIMIT:g}s"}})
+    held = [upgraded(shop, "web") for _ in range(HELD_EACH)] if point.number <= SWITCHED.number else []
     with contextlib.ExitStack() as stack:
         with stopped_at(point, shop, "deploy", "web") as run:
             stack.enter_context(spoilt(shop.directory / "run" / name))
         done = true_end(run.end(), 0, 1, 4, 5)
         served(sweep.load, 50)
+    for client in held:
+        assert alive(client), f"stopped under a live connection: {done}\n{shop.describe()}"
+        client.close()
     print(f"{name} {spoilt.__name__} | {point} | exit {done.code} | {sweep.load.progress()['total']} requests")
     if done.code in (1, 4):
         assert sweep.live_version() == version, f"{point}: {done}\n{shop.describe()}"
@@ -223,6 +228,24 @@ HELD_EACH = 4  # so that each of the two workers has some
 LIMIT = 2.0  # seconds of drain
 
 
+def upgraded(shop: Shop, service: str) -> socket.socket:
+    """A WebSocket, as good as: an upgraded connection that echoes."""
+    client = socket.create_connection((shop.address("edge"), 80), timeout=10)
+    head = f"GET /upgrade HTTP/1.1\r\nHost: {service}\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+    client.sendall(head.encode())
+    assert b" 101 " in client.recv(4096)
+    client.settimeout(2.0)
+    return client
+
+
+def alive(client: socket.socket) -> bool:
+    try:
+        client.sendall(b"still")
+        return client.recv(5) == b"still"
+    except OSError:
+        return False
+
+
 class Held:
     """WebSockets of another service that their clients never end; some more before each deploy."""
 
@@ -233,23 +256,12 @@ class Held:
 
     def more(self) -> None:
         now = time.monotonic()
-        for _ in range(HELD_EACH):
-            client = socket.create_connection((self.shop.address("edge"), 80), timeout=10)
-            head = "GET /upgrade HTTP/1.1\r\nHost: chat\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
-            client.sendall(head.encode())
-            assert b" 101 " in client.recv(4096)
-            client.settimeout(0.5)
-            self.open.append((client, now))
+        self.open += [(upgraded(self.shop, "chat"), now) for _ in range(HELD_EACH)]
 
     def look(self) -> None:
         """Each still answers, or has ended: then after how long."""
         for client, began in list(self.open):
-            try:
-                client.sendall(b"still")
-                alive = client.recv(5) == b"still"
-            except OSError:
-                alive = False
-            if not alive:
+            if not alive(client):
                 client.close()
                 self.open.remove((client, began))
                 self.ended.append(time.monotonic() - began)
