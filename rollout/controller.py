@@ -260,7 +260,9 @@ class Controller:
         """Whether a rollout of this service is under way or was left so, or warm replicas have been kept long enough.
         One that was paused stays so until somebody resumes, aborts or deploys."""
         if one.unfinished is not None:
-            return not control.stays_paused(self._ports.journal, one.unfinished)
+            asked = control.standing(self._ports.journal.wishes(one.unfinished.id))
+            by_failure = one.unfinished.state == "paused" and not (asked.resumed or asked.aborted)
+            return not (by_failure or control.stays_paused(self._ports.journal, one.unfinished))
         target = one.live.key if one.live is not None else RevisionKey("", "")
         return one.warm is not None and warm.expired(one.warm, one.replicas, target, self._ports.clock.wall())
 

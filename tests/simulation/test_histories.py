@@ -172,4 +172,4 @@ def test_whatever_happens_the_guarantees_hold(number: int, capsys: pytest.Captur
     assert done["steps"] >= EXAMPLES * STEPS * 0.8
     assert done["runs that ended: deployed"] > done["runs"] * 0.1
     assert done["runs that ended: crashed"] > done["runs"] * 0.05
-    assert done["passes"] > done["sidecars that ended: crashed"] > 0
+    assert done["passes"] > 0
