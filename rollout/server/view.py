@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rollout import actions
-from rollout.errors import RolloutError, UsageError
+from rollout.errors import Unreachable, UsageError
 from rollout.ports import Clock
 from rollout.server.project import LiveProject
 from rollout.wiring import Wired
@@ -31,7 +31,7 @@ class View:
     def looking(self) -> Iterator[Wired]:
         """The project with its ports for the length of the block. Raises what `wire` raises the first time."""
         if not self._lock.acquire(timeout=PATIENCE):
-            raise RolloutError("the sidecar is busy", hint="try it again")
+            raise Unreachable("the sidecar is busy", hint="try it again")
         try:
             if self._open is None:
                 stack = ExitStack()

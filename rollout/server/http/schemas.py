@@ -252,26 +252,6 @@ class Wish(Answer):
     at_work: bool
 
 
-class Point(Answer):
-    """One sample: requests a second, the part of them that failed (0-1), seconds a request; null where not known."""
-
-    at: float
-    rate: float
-    errors: float
-    latency: float | None
-
-
-class Series(Answer):
-    service: str
-    revision: int
-    points: list[Point]
-
-
-class Traffic(Answer):
-    series: list[Series]
-    missing: dict[str, str]
-
-
 class EventData(Answer):
     model_config = ConfigDict(extra="allow")
 
