@@ -56,7 +56,8 @@ def test_it_holds_the_package_with_every_template_and_nothing_else(wheel: Path) 
         entry_points = archive.read(f"rollout-{__version__}.dist-info/entry_points.txt").decode()
     templates = {f"rollout/templates/{p.relative_to(ROOT / 'templates')}" for p in (ROOT / "templates").rglob("*.j2")}
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "rollout").rglob("*.py")} | {"rollout/py.typed"}
-    assert held == templates | modules
+    pages = {str(p.relative_to(ROOT)) for p in (ROOT / "rollout/server/pages").iterdir()}
+    assert held == templates | modules | pages
     assert "docker-rollout = rollout.cli:docker_rollout_script" in entry_points
 
 
