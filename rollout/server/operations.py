@@ -21,7 +21,7 @@ from rollout.wiring import Wired
 from rollout.wishes import Wishes
 
 KINDS = ("deploy", "rollback", "sync")
-KEPT = 200  # ended operations that can still be asked for
+KEPT = 50  # ended operations that can still be asked for
 UNDER_WAY = 50  # operations that may wait or run at once
 QUEUE = 600.0  # seconds an operation waits for the rollouts before it, where nothing else is said
 GLANCE = 0.5  # seconds between two looks whether a waiting operation is still wanted
@@ -230,9 +230,10 @@ class ThreadOperations:
         pools: Mapping[str, Sequence[str]],
     ) -> None:
         said = {} if error is None else _said(error)
+        asked = replace(job.operation.asked, config="")  # it may be large, and is not needed any more
         self._change(
-            job, state="failed" if error else "succeeded", ended_at=self._clock.wall(), receipts=tuple(receipts),
-            pools=pools, exit_code=int(error.exit_code) if error else 0, **said,
+            job, asked=asked, state="failed" if error else "succeeded", ended_at=self._clock.wall(),
+            receipts=tuple(receipts), pools=pools, exit_code=int(error.exit_code) if error else 0, **said,
         )  # fmt: skip
 
     def _change(self, job: _Job, **values: Any) -> None:
@@ -250,7 +251,7 @@ class ThreadOperations:
         for job in self._jobs.values():
             before = job.operation.asked
             if (before.key, before.who) == (asked.key, asked.who):
-                if before != asked:
+                if replace(before, config="") != replace(asked, config=""):
                     raise UsageError(
                         f"the idempotency key {asked.key!r} was used for another request; nothing was begun",
                         hint="a key names one request: take a new one",

@@ -16,7 +16,7 @@ from rollout.events import Notice, Sink
 from rollout.model import WebhookSettings
 from rollout.notify.message import signature
 from rollout.server.http.webhook import HEADER
-from rollout.server.operations import Asked
+from rollout.server.operations import KEPT, Asked
 from tests.api.bench import Answer, Api, connect, receipt, serving
 
 SECRET = b"0123456789abcdef-the-secret"
@@ -88,6 +88,15 @@ def test_what_is_not_json_is_refused(api: Api, raw: bytes) -> None:
     assert api.unix("POST", "/v1/deploy", raw=raw).status == 422
     assert api.unix("POST", "/v1/deploy", raw=b"{}", headers={"Content-Type": "text/plain"}).status == 415
     assert api.performed == []
+
+
+def test_what_has_ended_is_kept_for_a_while_and_without_the_project_that_came_with_it(api: Api) -> None:
+    for _ in range(KEPT + 5):
+        ended(api, api.unix("POST", "/v1/deploy", {"config": "services: {}"}))
+    kept = api.site.operations.recent()
+    assert len(kept) <= KEPT + 1
+    assert {operation.asked.config for operation in kept} == {""}
+    assert api.unix("GET", "/v1/operations/1").status == 404
 
 
 def test_one_key_is_one_operation(api: Api) -> None:

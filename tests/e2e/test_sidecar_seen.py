@@ -30,7 +30,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples/monitoring"
 IMAGE = "rollout-test/prometheus:latest"
 EDGES = (Edge("haproxy", "3.0"), Edge("nginx", "1.30"))
 METRIC = re.compile(r"\brollout_[a-z_]+")
-SLOW = {"x-rollout": {"health": {"min_healthy_time": "4s"}}}
+PLANTED = "planted-do-not-tell"
+SLOW = {"x-rollout": {"health": {"min_healthy_time": "4s"}}, "environment": {"API_KEY": PLANTED}}
 
 
 @dataclass
@@ -49,8 +50,9 @@ def seen(request: pytest.FixtureRequest) -> Iterator[Seen]:
         shop.rollout("deploy", "--force")  # so that there is a receipt
         shop.service("web", **SLOW)
         listen = ("--listen", f"127.0.0.1:{port}", "--token-file", "token")
-        with serving(shop, *listen), shop.load() as load:
+        with serving(shop, *listen) as sidecar, shop.load() as load:
             yield Seen(shop, f"http://127.0.0.1:{port}", load)
+        assert PLANTED not in sidecar.end().said
         assert load.report().failed == 0, load.report().describe()
     shutil.rmtree(directory)
 
@@ -194,6 +196,21 @@ def test_a_deploy_is_asked_for_confirmed_and_followed_on_the_page(seen: Seen, br
         page.locator(".receipt dt", has_text="phases").first.wait_for()
     assert seen.shop.answers() == tag
     assert audited(seen.shop)[-1]["who"] == "api:ci"
+
+
+@pytest.mark.parametrize("seen", EDGES[:1], indirect=True, ids=str)
+def test_no_secret_of_the_project_is_told(seen: Seen) -> None:
+    """The page's deploy before has taken it into the new replicas."""
+    image = ask(seen.shop, "GET", "/v1/services/web/revisions")["revisions"][0]["image"]
+    number = ask(seen.shop, "POST", "/v1/deploy", {"services": ["web"], "image": image})["id"]
+    said = [ask(seen.shop, "GET", f"/v1/operations/{number}/events")]
+    pages = ("/", "/metrics", "/v1/project", "/v1/rollouts", "/v1/operations", "/v1/services/web/revisions")
+    said += [json.dumps(ask(seen.shop, "GET", page)) for page in pages]
+    inside = docker("inspect", seen.shop.running()[0].id)
+    assert PLANTED in inside and TOKEN in (seen.shop.directory / "token").read_text()
+    everything = "".join([*said, json.dumps(audited(seen.shop))])
+    assert len(everything) > 5000
+    assert PLANTED not in everything and TOKEN not in everything
 
 
 @pytest.mark.parametrize("seen", EDGES[:1], indirect=True, ids=str)
