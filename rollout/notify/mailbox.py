@@ -61,10 +61,10 @@ class Mailbox:
             with self._changed:
                 if self._ended.is_set():
                     return  # who closed has told of it
+                if reason:
+                    self._failed(self.settings, message, reason)  # first: who closes goes when nothing waits any more
                 self._waiting.popleft()
                 self._changed.notify_all()
-            if reason:
-                self._failed(self.settings, message, reason)
 
     def _next(self) -> Message | None:
         with self._changed:

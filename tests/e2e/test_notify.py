@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.projects import EDGES, running
+from tests.e2e.projects import EDGES, eventually, running
 from tests.receiver import receiver
 
 pytestmark = [pytest.mark.e2e]
@@ -59,3 +61,27 @@ def test_whom_nobody_reaches_fails_and_delays_no_deploy(short_directory: Path) -
         assert "127.0.0.1 was not told that rollout 1 is deployed: it answered 404" in done.err
         assert PLANTED not in done.said and done.err.count("not-notified") == 1
         assert shop.answers() == "2"
+
+
+def test_through_the_sidecar_it_is_told_once_and_its_socket_takes_a_wish(short_directory: Path) -> None:
+    with receiver() as at, running(EDGES[2], short_directory) as shop:
+        shop.notify = [{"url": at.url}]
+        shop.service("web", **{"x-rollout": {"strategy": "blue-green", "promotion": "manual"}})
+        sidecar = shop.spawn("serve")
+        socket = short_directory / ".rollout/api.sock"
+        eventually(socket.exists, "the sidecar's socket")
+        shop.tag("2")
+        run = shop.spawn("deploy", "web")
+        sidecar.wait_for("held")
+        url = "http://rollout/v1/services/web/promote"
+        argv = ["curl", "-s", "--unix-socket", str(socket), "-X", "POST", "-H", "Content-Type: application/json"]
+        answer = subprocess.run([*argv, "-d", "{}", url], capture_output=True, text=True, check=True).stdout
+        assert json.loads(answer) | {"who": ""} == {
+            "service": "web", "rollout": 1, "wish": "promote", "who": "", "at_work": True,
+        }, answer  # fmt: skip
+        assert run.end().code == 0 and shop.answers() == "2"
+        again = subprocess.run([*argv, "-d", "{}", url], capture_output=True, text=True, check=True).stdout
+        assert "no rollout is under way" in again
+        sidecar.signal(signal.SIGTERM)
+        assert sidecar.end().code == 0
+        assert [told.json["outcome"] for told in at.requests] == ["held", "deployed"]

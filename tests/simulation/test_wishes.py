@@ -388,3 +388,19 @@ def test_what_replaces_nothing_is_not_held(why: str) -> None:
 
 def test_a_manual_promotion_is_blue_greens() -> None:
     assert BY_HAND.strategy is Strategy.BLUE_GREEN and BY_HAND.promotion is Promotion.MANUAL
+
+
+def test_an_abort_that_comes_when_the_old_are_put_aside_is_told_and_not_done() -> None:
+    """Asked for in the moment between the look and the step: the old ones are warm already, a rollback is the way."""
+    scenario = Scenario(WAYS["rolling, kept warm"])
+    scenario.world.add(V3)  # a left-over: one more step after they are put aside
+
+    def happen() -> None:
+        record = scenario.journal.unfinished(SERVICE)
+        if record is not None and scenario.journal.last_step(record.id) == "keep_warm":
+            scenario.world.on_tick = lambda: None
+            scenario.journal.wish(record.id, Wish.ABORT, "cli:anna")
+
+    scenario.world.on_tick = happen
+    scenario.deploy(V2)
+    scenario.assert_settled(V2, warm=2)

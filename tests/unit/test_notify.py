@@ -182,3 +182,19 @@ def test_no_password_of_netrc_reaches_the_receiver(monkeypatch: pytest.MonkeyPat
     with receiver() as at:
         one(at, finished())
         assert "Authorization" not in at.requests[0].headers
+
+
+def test_who_closes_has_heard_of_every_failure() -> None:
+    """The last warning comes before the end, not beside it."""
+    for _ in range(20):
+        with receiver(404) as at:
+            warnings: list[Event] = []
+
+            def slowly(event: Event, warnings: list[Event] = warnings) -> None:
+                time.sleep(0.02)
+                warnings.append(event)
+
+            made = Notifier("shop", [NotifySettings(url=at.url)], SystemClock(), slowly)
+            made(finished())
+            made.close()
+            assert len(warnings) == 1
