@@ -143,7 +143,8 @@ def test_it_answers_the_probe_and_fails_at_its_work(edge: Edge, short_directory:
         done = shop.rollout("deploy", "web")
         counted = receipt(shop)["requests"]
         assert counted["1"]["failed"] == 0, counted
-        assert counted["2"]["failed"] == counted["2"]["requests"] > 20, counted
+        under_way = 10  # counted as asked and not yet as answered, at most
+        assert counted["2"]["requests"] - under_way <= counted["2"]["failed"] > 20, counted
         assert f"({counted['2']['failed']:,} failed)" in done.out, done
         report = load.report()
         assert set(report.by_class) == {"http_500"}, report.describe()
