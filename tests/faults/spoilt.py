@@ -140,10 +140,12 @@ def stand(edge: Edge, directory: Path) -> Iterator[Stand]:
         shop.program = IMPATIENT
         shop.env["DOCKER_HOST"] = proxy.url
         load.wait_for(30)
-        yield Stand(shop, load, proxy)
+        try:
+            yield Stand(shop, load, proxy)
+        finally:
+            shop.env.clear()  # what is left is removed without the proxy, which ends first
         load.wait_for(load.progress()["total"] + 30)
         report = load.report()
         assert report.failed == 0, f"{report.describe()}\n{shop.describe()}"
         assert {line["in_flight"] for line in shop.term_lines()} <= {0}, shop.term_lines()
-        shop.env.clear()
         print(f"{edge}: {report.total:,} requests, {report.failed} failed, {len(proxy.calls):,} calls of the engine")
