@@ -277,15 +277,14 @@ install_python() {
 
 # ---------------------------------------------------------------- browser
 
-# The sidecar's page is tested in a real one.
+# The sidecar's page is tested in a real one: Debian's, or where there is no such package (Ubuntu has a snap) Playwright's.
 ensure_browser() {
-    if have chromium; then return; fi
+    if have chromium || ls "$HOME"/.cache/ms-playwright/chromium-* >/dev/null 2>&1; then return; fi
     apt_ready
-    if [ -z "$(candidate chromium)" ]; then
-        say "no package chromium here: the tests of the sidecar's page need a program of that name"
-        return
-    fi
-    apt_install chromium fonts-dejavu-core
+    if [ -n "$(candidate chromium)" ]; then apt_install chromium fonts-dejavu-core; return; fi
+    say "no package chromium here: installing Playwright's own"
+    { as_root "$PWD/.venv/bin/playwright" install-deps chromium && .venv/bin/playwright install chromium; } >/dev/null \
+        || say "that failed: the tests of the sidecar's page need a program named chromium"
 }
 
 # ---------------------------------------------------------------- in order
