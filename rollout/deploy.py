@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from rollout import membership, recover, strategies, warm
 from rollout.control import BY_FAILURE_ACTION, Wish
@@ -11,10 +13,10 @@ from rollout.errors import Aborted, ImageNotFound, NotUndone, RolloutError
 from rollout.events import NothingToDo, Notice, Paused, RolloutStarted, Sink
 from rollout.execution import close, only_leaving, outcome_of, perform, undo, unfinished
 from rollout.model import FailureAction, Pool, Promotion, Revision, RevisionKey, ServiceSettings
-from rollout.plan import Observed, Plan, Remove, Start
+from rollout.plan import Check, Observed, Plan, Remove, Start
 from rollout.ports import RolloutRecord
 from rollout.receipt import Receipt
-from rollout.retention import retain
+from rollout.retention import kept_tags, retain
 from rollout.steps.run import LeftPaused, Ports, ReplicaFailed, Run, routed_ids
 
 
@@ -43,9 +45,11 @@ def deploy(
         network = ports.proxy.network(settings)
         recover.converge(ports, settings, network, emit)
         run = _observe(ports, settings, request, network, emit, interrupted)
-        membership.sync(run)
+        membership.sync(run, render=False)
         warm.retire_expired(run, request.key)
         observed, plan = make_plan(run, request)
+        if not _harmless_at_first(plan):
+            membership.sync(run)  # a template that has changed, or is broken, is met now
         if not any(not isinstance(step, Remove) for step in plan.steps):
             _nothing_to_do(run, plan)
             _retain(run, request.project)
@@ -58,7 +62,13 @@ def _settings_for(what: str, settings: ServiceSettings) -> ServiceSettings:
     """Who goes back is in a hurry: nobody has to promote what has served before, and nothing is prepared for it."""
     if what != "rollback":
         return settings
-    return replace(settings, promotion=Promotion.AUTO, hooks=replace(settings.hooks, pre_deploy=None))
+    hooks, update = replace(settings.hooks, pre_deploy=None), settings.rollback or settings.update
+    return replace(settings, promotion=Promotion.AUTO, hooks=hooks, update=update)
+
+
+def _harmless_at_first(plan: Plan) -> bool:
+    """Whether the proxy tests the next configuration before anything is taken away or cannot be taken back."""
+    return isinstance(next(iter(plan.steps), None), Start | Check)
 
 
 def make_plan(run: Run, request: Request) -> tuple[Observed, Plan]:
@@ -118,7 +128,8 @@ def _begin(run: Run, request: Request, observed: Observed, plan: Plan) -> None:
     ports, service = run.ports, run.service
     previous_pool = ports.proxy.pool(service)
     run.previous = _previous(run, observed)
-    if any(isinstance(step, Start) for step in plan.steps) and ports.images.image_id(request.key.image_id) is None:
+    starts = any(isinstance(step, Start) for step in plan.steps)
+    if starts and ports.images.image_id(request.key.image_id) is None:
         raise ImageNotFound(f"service {service}: image {request.image} ({request.key.image_id[:19]}) is not here")
     run.record = ports.journal.begin(
         service,
@@ -127,9 +138,11 @@ def _begin(run: Run, request: Request, observed: Observed, plan: Plan) -> None:
         target=run.record.target,
         old=[r.id for r in observed.replicas],
         previous=previous_pool or Pool(service),
-        marker=ports.proxy.mark(service),
+        marker="" if starts else ports.proxy.mark(service),
         forced=request.force,
     )
+    if starts:
+        run.ahead = [partial(_mark, run), partial(_list_kept, run, request.project)]
     for replica in observed.replicas:
         run.pool_of([replica.id], {replica.id: replica})
     run.deadline = ports.clock.now() + run.settings.progress_deadline
@@ -147,6 +160,15 @@ def _begin(run: Run, request: Request, observed: Observed, plan: Plan) -> None:
     )
     if run.settings.health.implied and all(r.health == "none" for r in observed.replicas):
         run.notice(f"no health check is configured: a TCP accept on port {run.settings.port} is the check")
+
+
+def _mark(run: Run) -> None:
+    run.marker = run.ports.proxy.mark(run.service)
+
+
+def _list_kept(run: Run, project: str) -> None:
+    with suppress(RolloutError):  # asked for again when it is needed
+        run.kept = kept_tags(run.ports.images, project, run.service)
 
 
 def _previous(run: Run, observed: Observed) -> Revision | None:
@@ -174,7 +196,7 @@ def _retain(run: Run, project: str) -> None:
     A tag that cannot be set makes no deploy fail that has succeeded.
     """
     try:
-        retain(run.ports.images, run.ports.journal, project, run.service, run.record.target, run.settings.keep)
+        retain(run.ports.images, run.ports.journal, project, run.record.target, run.settings.keep, run.kept)
     except RolloutError as error:
         run.notice(f"the image of revision {run.record.target.number} is not kept for a rollback: {error.message}")
 

@@ -87,11 +87,14 @@ class SqliteJournal:
         # crash comes between: what was done is observed, never read.
         self._done.append((self._clock.wall(), json.dumps(result), rollout, index))
 
-    def mark_state(self, rollout: int, *, state: str | None = None, switched: bool | None = None) -> None:
+    def mark_state(
+        self, rollout: int, *, state: str | None = None, switched: bool | None = None, marker: str | None = None
+    ) -> None:
         with self._write() as db:
             db.execute(
-                "UPDATE rollout SET state = coalesce(?, state), switched = coalesce(?, switched) WHERE id = ?",
-                (state, switched, rollout),
+                "UPDATE rollout SET state = coalesce(?, state), switched = coalesce(?, switched),"
+                " marker = coalesce(?, marker) WHERE id = ?",
+                (state, switched, marker, rollout),
             )
 
     def finish(self, rollout: int, state: str, receipt: Mapping[str, Any]) -> None:

@@ -30,9 +30,10 @@ def belonging(
     return [r for r in mine or there if r.running]
 
 
-def sync(run: Run) -> frozenset[str]:
+def sync(run: Run, *, render: bool = True) -> frozenset[str]:
     """Make the pool equal to the ready replicas of the live revision; returns the ids in it. Confirms even an equal
-    pool: what is on disk may not be what the proxy runs, after a crash.
+    pool: what is on disk may not be what the proxy runs, after a crash. `render` False: an equal one is not rendered
+    anew, since whatever follows does that before it changes anything.
     """
     replicas = run.ports.engine.replicas(run.service)
     pool = run.ports.proxy.pool(run.service)
@@ -44,13 +45,15 @@ def sync(run: Run) -> frozenset[str]:
         return frozenset()
     by_id = {r.id: r for r in replicas}
     fresh = run.pool_of([r.id for r in wanted], by_id)
+    run.live = {r.id for r in wanted}
+    if not render and pool == fresh and run.ports.proxy.holds(fresh):
+        return frozenset(run.live)
     switched = run.ports.proxy.switch(fresh)
     if pool is not None and pool.upstreams != fresh.upstreams:
         run.emit(followed(pool, fresh))
     if pool is not None:
         for replica_id in routed_ids(pool, replicas) - {r.id for r in wanted}:
             run.switched[replica_id] = switched
-    run.live = {r.id for r in wanted}
     return frozenset(run.live)
 
 

@@ -314,7 +314,7 @@ class ServiceSettings:
     promotion: Promotion = Promotion.AUTO
     health: HealthCheck = HealthCheck()
     update: UpdateConfig = UpdateConfig()
-    rollback: UpdateConfig = UpdateConfig()
+    rollback: UpdateConfig | None = None  # in place of `update` when going back; None: the same
     drain_timeout: float = 30.0
     keep_warm: float = 0.0
     keep: int = 3  # revisions whose image is kept for rollback

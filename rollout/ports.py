@@ -152,8 +152,8 @@ class Images(Protocol):
     def untag(self, reference: str) -> None:
         """Remove this name of the image, and the image with its last name; nothing when there is no such name."""
 
-    def tags(self, prefix: str) -> list[str]:
-        """All references that start with `prefix`."""
+    def tags(self, repository: str) -> list[str]:
+        """All references in this repository (`rollout-keep/shop/web`)."""
 
 
 class Registry(Protocol):
@@ -234,6 +234,10 @@ class Proxy(Protocol):
     def fingerprints(self, services: Sequence[str]) -> dict[str, str]:
         """For each service a text that stays the same while the running proxy does what its files say of it: equal to
         the one taken after a switch means that the switch holds. Cheap. Raises ProxyUnreachable."""
+
+    def holds(self, pool: Pool) -> bool:
+        """Whether this very pool is in force on disk and live, as far as that is seen without rendering it: a template
+        that has changed since is not. False where only a switch can tell. Raises ProxyUnreachable."""
 
     def in_flight(self, switched: Switched | None, upstreams: Sequence[Upstream]) -> InFlight:
         """Whether the proxy can still send, or is still sending, a request to any of `upstreams` (already out of the
@@ -323,7 +327,9 @@ class Journal(Protocol):
     def step_done(self, rollout: int, index: int, result: Mapping[str, Any]) -> None:
         """May be written together with the next write: what was done is observed by a recovery, never read."""
 
-    def mark_state(self, rollout: int, *, state: str | None = None, switched: bool | None = None) -> None: ...
+    def mark_state(
+        self, rollout: int, *, state: str | None = None, switched: bool | None = None, marker: str | None = None
+    ) -> None: ...
 
     def wish(self, rollout: int, wish: str, who: str) -> None:
         """Ask for it, from whatever process; who performs the rollout looks at `wishes`."""

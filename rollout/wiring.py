@@ -116,8 +116,6 @@ def _import_what_comes_next() -> None:
     from rollout import spec
 
     spec.warm_up()
-    import jinja2  # noqa: F401
-
     import rollout.deploy
     import rollout.journal  # noqa: F401
 

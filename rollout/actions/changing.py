@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rollout import preflight, targets
-from rollout.controller import sync_once
 from rollout.deploy import Request
 from rollout.deploy import deploy as carry_out
 from rollout.errors import Interrupted
@@ -71,6 +70,8 @@ def sync(
 ) -> dict[str, list[str]]:
     """Finish what an interrupted run left, let the pools follow the replicas. Answers the addresses in each service's
     pool. Raises LockHeld, NotUndone, ProxyUnreachable."""
+    from rollout.controller import sync_once  # a deploy does without
+
     pools: dict[str, list[str]] = {}
     names = list(wanted or wired.project.services)
     for position, service in enumerate(names):

@@ -25,6 +25,10 @@ BUILD_TIMEOUT = 3600.0
 # Set by the Docker CLI for the plugin it runs (us), not by the user; Compose would take them for its own.
 _PLUGIN_VARIABLES = "DOCKER_CLI_PLUGIN_"
 
+# For the Go program that Compose is, unless the user says otherwise: it ends before collecting garbage is worth it, and
+# that takes 6 of the 43 ms of a creation.
+_QUICK = {"GOGC": "800"}
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -71,7 +75,7 @@ class Compose:
         self._keep_open = keep_open
         given = os.environ if environment is None else environment
         self._options = options
-        self._environment = {k: v for k, v in given.items() if not k.startswith(_PLUGIN_VARIABLES)}
+        self._environment = {**_QUICK, **{k: v for k, v in given.items() if not k.startswith(_PLUGIN_VARIABLES)}}
         self._cwd = cwd or str(Path.cwd())
         self._loaded: LoadedProject | None = None
 

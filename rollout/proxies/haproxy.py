@@ -21,7 +21,6 @@ from rollout.proxies.haproxy_candidate import Candidates
 from rollout.proxies.haproxy_changes import Command, admit, leftovers, not_serving, retire
 from rollout.proxies.haproxy_config import ConfigDirectory, ServerLine, server_lines, structure
 from rollout.proxies.haproxy_cut import cut
-from rollout.proxies.haproxy_lint import lint
 from rollout.proxies.haproxy_lock import exclusively
 from rollout.proxies.haproxy_socket import EVERY, Refused, Silent
 from rollout.proxies.haproxy_sockets import Sockets, command_line, config_lines, find_sockets
@@ -69,6 +68,7 @@ class HAProxy:
 
     def warm_up(self) -> None:
         self._process.warm_up()
+        self._candidates.warm_up()
 
     def prepare(self, pool: Pool) -> None:
         text = self._candidates.render(pool)
@@ -116,6 +116,14 @@ class HAProxy:
                 known.setdefault(one.backend, []).append(f"{one.name} {one.address} {one.weight}")
         return {name: "; ".join([identity, worker, *sorted(known.get(name, ()))]) for name in services}
 
+    def holds(self, pool: Pool) -> bool:
+        if self._files.pool(pool.service) != pool or self._files.reload_due(pool.service):
+            return False
+        wanted = server_lines(self._files.read(pool.service) or "")
+        with self._found_anew():
+            live = self._reach().runtime.servers(pool.service)
+        return live is not None and not admit(pool.service, wanted, live) and not retire(pool.service, wanted, live)
+
     def in_flight(self, switched: Switched | None, upstreams: Sequence[Upstream]) -> InFlight:
         service = switched.current.service if switched else None
         names = frozenset(upstream.name for upstream in upstreams)
@@ -157,6 +165,8 @@ class HAProxy:
             return Counted(missing=error.message)
 
     def findings(self) -> list[Finding]:
+        from rollout.proxies.haproxy_lint import lint  # only looked for beside a deploy
+
         command = command_line(self._settings, self._process)
         mount = self._process.mount(self._settings.config)
         lines = config_lines(self._process, command, mount.path if mount else "")

@@ -25,6 +25,9 @@ class Candidates:
         self._templates = Templates("haproxy", settings.templates)
         self._tested: dict[str, str] = {}  # service -> the text that has passed
 
+    def warm_up(self) -> None:
+        self._templates.warm_up()
+
     def render(self, pool: Pool) -> str:
         """The pool's file. Raises ProxyRejected, and SpecError for what HAProxy cannot be asked."""
         pool = checked_pool(pool)

@@ -28,7 +28,6 @@ from rollout.proxies import nginx_log
 from rollout.proxies.nginx_check import FOLDER, entry, leads_to, plan_check
 from rollout.proxies.nginx_drain import Drain
 from rollout.proxies.nginx_files import Generations, Ledger, LedgerFile
-from rollout.proxies.nginx_lint import lint
 from rollout.proxies.nginx_program import Program
 from rollout.proxies.nginx_reload import Reload
 from rollout.proxies.nginx_render import Renderer, digest_of, file_of, pool_of
@@ -97,6 +96,7 @@ class Nginx:
     def warm_up(self) -> None:
         self._process.warm_up()
         self._program.config()
+        self._renderer.warm_up()
 
     def prepare(self, pool: Pool) -> None:
         with self._ledger.hold():
@@ -126,6 +126,11 @@ class Nginx:
         # may have left another configuration live
         pending = self._ledger.read().pending
         return dict.fromkeys(services, f"{self._process.identity()} {pending}".strip())
+
+    def holds(self, pool: Pool) -> bool:
+        if self.pool(pool.service) != pool or not self._ledger.read().settled(self._process.identity()):
+            return False
+        return self._live() == digest_of(self._generations.files(self._generations.current()))
 
     def in_flight(self, switched: Switched | None, upstreams: Sequence[Upstream]) -> InFlight:
         identity = self._process.identity()
@@ -167,6 +172,8 @@ class Nginx:
             return Counted(missing=f"the access log cannot be read: {error}")
 
     def findings(self) -> list[Finding]:
+        from rollout.proxies.nginx_lint import lint  # only looked for beside a deploy
+
         found = self._directory_findings()
         config = self._program.config()
         directory = self._settings.config if found else self._directory()

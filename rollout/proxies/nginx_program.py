@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -37,14 +38,20 @@ class Program:
         self._binary = binary
         self._main = main
         self._read: _Read | None = None
+        self._reading = threading.Lock()
 
     def config(self) -> LoadedConfig:
         """What it would load now, file by file; at most a few seconds old. Raises ProxyUnreachable."""
-        identity, now = self._process.identity(), self._clock.now()
-        known = self._read
-        if known is None or known.identity != identity or now - known.at > (FRESH if not known.config.problem else 0):
-            self._read = known = _Read(identity, now, self._load())
-        return known.config
+        with self._reading:  # who comes meanwhile wants the same
+            identity, now = self._process.identity(), self._clock.now()
+            known = self._read
+            if (
+                known is None
+                or known.identity != identity
+                or now - known.at > (FRESH if not known.config.problem else 0)
+            ):
+                self._read = known = _Read(identity, now, self._load())
+            return known.config
 
     def forget(self) -> None:
         """The files have changed: read them again."""

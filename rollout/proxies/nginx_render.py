@@ -23,6 +23,9 @@ class Renderer:
         self._templates = templates
         self._port = port
 
+    def warm_up(self) -> None:
+        self._templates.warm_up()
+
     def generation(
         self, files: Mapping[str, bytes], pools: Iterable[Pool], listen: str, trusted: list[str]
     ) -> dict[str, bytes]:

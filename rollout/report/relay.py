@@ -10,8 +10,8 @@ from rollout.errors import RolloutError
 from rollout.events import Event, Finished, NothingToDo, Sink, StepStarted, Warned
 from rollout.model import Finding
 
-# The first steps wait for the engine; before them the processor has more urgent things to do. The others are the end.
-_TIMES = (StepStarted, NothingToDo, Finished)
+# A stop waits for the application, and the processor has nothing else to do; before it there is much.
+_IDLE = "stop"
 PATIENCE = 2.0  # seconds the receipt waits for findings that are still being looked for
 
 
@@ -27,9 +27,10 @@ class Relay:
         self._thread = threading.Thread(target=self._search, name="findings", daemon=True)
 
     def __call__(self, event: Event) -> None:
-        if not self._thread.ident and isinstance(event, _TIMES):
+        ended = isinstance(event, Finished | NothingToDo)
+        if not self._thread.ident and (ended or (isinstance(event, StepStarted) and event.step == _IDLE)):
             self._thread.start()
-        if isinstance(event, Finished | NothingToDo):
+        if ended:
             self._thread.join(PATIENCE)
         self.tell(event.service)
         self._sink(event)

@@ -45,7 +45,8 @@ def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Fault
     section: Any = validate(ServiceSection, raw.get("x-rollout"), (*place, "x-rollout"), faults)
     deploy = raw.get("deploy") or {}
     update = _update(deploy.get("update_config"), (*place, "deploy", "update_config"), faults)
-    rollback = _update(deploy.get("rollback_config"), (*place, "deploy", "rollback_config"), faults)
+    back = deploy.get("rollback_config")
+    rollback = _update(back, (*place, "deploy", "rollback_config"), faults) if back else None
     if section is None:
         return None
     port = section.port or _exposed_port(raw, (*place, "x-rollout", "port"), faults)

@@ -14,12 +14,20 @@ from rollout.steps.run import Run
 
 def perform(run: Run, step: Start) -> Mapping[str, Any]:
     revision = _revision(run, step)
+    try:
+        run.ports.fan_out([partial(_create_and_start, run, step, revision), run.ports.proxy.warm_up])
+    finally:
+        run.keep_marker()
+    return {"replicas": run.batches[step.batch]}
+
+
+def _create_and_start(run: Run, step: Start, revision: Revision) -> None:
     config = None if run.from_files and not step.previous else revision.config
     ids = run.ports.engine.create(run.service, step.count, config)
     run.batches[step.batch] = ids
     _same_revision(run, revision, ids)
-    run.ports.fan_out([*(partial(run.ports.engine.start, i) for i in ids), run.ports.proxy.warm_up])
-    return {"replicas": ids}
+    ahead, run.ahead = run.ahead, []
+    run.ports.fan_out([*(partial(run.ports.engine.start, i) for i in ids), *ahead])
 
 
 def _revision(run: Run, step: Start) -> Revision:

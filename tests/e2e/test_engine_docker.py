@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rollout.engines.docker import ContainerProcess, DockerEngine
+from rollout.engines.docker import ContainerProcess, DockerEngine, DockerRegistry
 from rollout.engines.docker.calls import ENGINE_CALLS, matching
 from rollout.engines.docker.cgroup import usage as cgroup_usage
 from rollout.errors import ComposeError, DeployFailed, EngineError, ProxyUnreachable
@@ -511,10 +511,13 @@ def test_every_row_of_the_table_is_a_request_that_is_made(monkeypatch: pytest.Mo
         image_id = engine.image_id(APP)
         assert image_id is not None
         engine.tag(image_id, f"{bench.project.name}:kept")
-        assert engine.tags(f"{bench.project.name}:") == [f"{bench.project.name}:kept"]
+        assert engine.tags(bench.project.name) == [f"{bench.project.name}:kept"]
         engine.untag(f"{bench.project.name}:kept")
         engine.stop(replica_id, 1.0)
         engine.remove(replica_id)
+        engine.watch().close()
+        with pytest.raises(EngineError):
+            DockerRegistry(bench.connection).offered("127.0.0.1:1/nobody/listens:1")
         # the first request of a connection precedes the recording
         made = {matching(*request) for request in bench.requests.made} | {matching("GET", "/_ping")}
         assert made == set(ENGINE_CALLS)

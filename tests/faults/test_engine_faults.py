@@ -30,7 +30,7 @@ CREATE = Kind("compose creates", "POST", "/containers/create", by_compose=True)
 COMPOSE_LISTS = Kind("compose lists", "GET", "/containers/json", by_compose=True)
 
 # How often one deploy of two replicas makes the call, at least: one of them is spoilt, a seed says which.
-OFTEN = {LIST: 6, INSPECT: 20, START: 2, STOP: 2, REMOVE: 2, CREATE: 2, LOGS: 2, TOP: 4, ARCHIVE: 2}
+OFTEN = {LIST: 6, INSPECT: 10, START: 2, STOP: 2, REMOVE: 2, CREATE: 2, LOGS: 2, TOP: 4, ARCHIVE: 2}
 COMMON = (PING, LIST, INSPECT, IMAGE, CREATE, COMPOSE_LISTS, START, EXEC, RUN, EXIT_CODE, STOP, REMOVE, TAG, IMAGES)
 CASES = [*((NGINX, kind) for kind in (*COMMON, KILL, TOP, LOGS)), *((HAPROXY, kind) for kind in (*COMMON, ARCHIVE))]
 FAULTS = [fault for fault in Fault if fault is not Fault.REFUSE]

@@ -242,8 +242,8 @@ class FakeImages:
         self.world.tags.pop(reference, None)
         self.world.changes += 1
 
-    def tags(self, prefix: str) -> list[str]:
-        return sorted(t for t in self.world.tags if t.startswith(prefix))
+    def tags(self, repository: str) -> list[str]:
+        return sorted(t for t in self.world.tags if t.startswith(f"{repository}:"))
 
 
 class FakeProber:
@@ -306,6 +306,9 @@ class FakeProxy:
 
     def fingerprints(self, services: Sequence[str]) -> dict[str, str]:
         return {s: f"settled {self.world.loaded.get(s) == self.world.disk.get(s)}" for s in services}
+
+    def holds(self, pool: Pool) -> bool:
+        return self.world.disk.get(pool.service) == self.world.loaded.get(pool.service) == pool
 
     def in_flight(self, switched: Switched | None, upstreams: Sequence[Upstream]) -> InFlight:
         left = self._knowing(upstreams)

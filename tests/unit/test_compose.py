@@ -242,8 +242,14 @@ def test_the_environment_reaches_compose_untouched_but_for_what_docker_told_its_
     environment = {**install(TELL), **users}
     Compose(environment={**environment, **plugins}, cwd=str(tmp_path)).pull("web")
     shells_own = {"PWD", "OLDPWD", "SHLVL", "_"}
-    seen = dict(line.split("=", 1) for line in told(environment, ".env"))
-    assert {k: v for k, v in seen.items() if k not in shells_own} == environment
+
+    def seen() -> dict[str, str]:
+        told_now = dict(line.split("=", 1) for line in told(environment, ".env"))
+        return {k: v for k, v in told_now.items() if k not in shells_own}
+
+    assert seen() == environment | {"GOGC": "800"}, "what is added is for the Go program alone"
+    Compose(environment={**environment, "GOGC": "50"}, cwd=str(tmp_path)).pull("web")
+    assert seen() == environment | {"GOGC": "50"}, "and the user's own wins"
 
 
 def test_progress_comes_line_by_line(install: Install, tmp_path: Path) -> None:

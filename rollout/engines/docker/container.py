@@ -22,6 +22,7 @@ T = TypeVar("T")
 # Complete command lines however long, and the pid with them: the default (`-ef`) cuts at the engine's idea of a width.
 PS_ARGS = "-ww -eo pid,args"
 NOT_RUNNING = ("is not running", "is restarting")  # the engine's words for it
+FRESH = 0.02  # seconds for which an inspection is as good as another: a switch asks for five in a row
 LINKS = 8  # symbolic links followed to a file, as many as anyone means
 FOLDER, LINK = 1 << 31, 1 << 27  # bits of Go's os.FileMode
 
@@ -43,6 +44,7 @@ class ContainerProcess:
         self._id = ""
         self._name = container
         self._seen: dict[str, Any] = {}  # the last inspection
+        self._seen_at = 0.0
         self._shells = Shells(connection)
 
     def describe(self) -> str:
@@ -174,13 +176,15 @@ class ContainerProcess:
         return self._seen if self._id and self._seen.get("Id") == self._id else self._inspect()
 
     def _inspect(self) -> dict[str, Any]:
+        if self._id and self._seen.get("Id") == self._id and self._connection.clock.now() - self._seen_at < FRESH:
+            return self._seen
         seen: dict[str, Any] = self._call(
             "inspect", lambda c, found: reading.whole(c.inspect_container(found), *reading.IN_INSPECTION), Retry.ANY
         )
         if not seen["State"]["Running"] or seen["State"]["Restarting"]:
             self._id = ""
             raise self._not_running()
-        self._seen = seen
+        self._seen, self._seen_at = seen, self._connection.clock.now()
         return seen
 
     def _call(self, what: str, do: Callable[[Any, str], T], retry: Retry = Retry.LOST) -> T:

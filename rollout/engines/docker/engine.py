@@ -243,12 +243,13 @@ class DockerEngine:
             if answer.status not in (404, 409):
                 raise
 
-    def tags(self, prefix: str) -> list[str]:
+    def tags(self, repository: str) -> list[str]:
+        # filtered by the engine: it takes 10 ms to tell of a hundred images
         seen: list[dict[str, Any]] = self.connection.call(
-            "list the images", lambda c: reading.each(c.images(), "RepoTags"), Retry.ANY
+            "list the images", lambda c: reading.each(c.images(name=repository), "RepoTags"), Retry.ANY
         )
         names = [name for image in seen for name in image["RepoTags"] or ()]
-        return sorted(name for name in names if name.startswith(prefix))
+        return sorted(name for name in names if name.startswith(f"{repository}:"))
 
     # --- within ---------------------------------------------------------------------------------------------
 
