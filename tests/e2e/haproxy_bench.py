@@ -59,8 +59,12 @@ class Edge:
     version: str
     directory: Path
     name: str
-    ip: str
     process: ProxyProcess
+
+    @property
+    def ip(self) -> str:
+        """As it is now: while it restarts, its address may have been given to a container of another test."""
+        return next(iter(self.process.networks().values()))
 
     def adapter(self, templates: str = "") -> HAProxy:
         config = str(self.directory / "rollout.d")
@@ -164,11 +168,10 @@ def running_edge(
     }
     volumes = [word for inside, here in mounts.items() for word in ("-v", f"{here}:{inside}")]
     connection = Connection(SystemClock())
-    edge = Edge(version, directory, name, "", ContainerProcess(connection, "", container=name))
+    edge = Edge(version, directory, name, ContainerProcess(connection, "", container=name))
     edge.adapter().write_initial(initial)
     docker("run", "-d", "--name", name, *volumes, f"rollout-test/haproxy:{version}")
     try:
-        edge.ip = docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", name)
         eventually(lambda: all(_answers(edge, name) for name in sockets) or None)
         yield edge
     finally:
