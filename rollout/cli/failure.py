@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import traceback
+from contextlib import suppress
 
 import click
 
 from rollout.cli.options import Globals
 from rollout.cli.terminal import colors
-from rollout.errors import Bug, Interrupted, RolloutError, UsageError
+from rollout.errors import Bug, Interrupted, RolloutError, StateError, UsageError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def tell(error: BaseException, said: Globals) -> int:
@@ -20,14 +24,18 @@ def tell(error: BaseException, said: Globals) -> int:
         error = _usage(error)
     if isinstance(error, KeyboardInterrupt | click.Abort):
         error = Interrupted("interrupted; nothing was touched")
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        hint = "make room; the next run continues from here"
+        error = StateError(f"what was to be written, or said, has no room: {error.strerror}", hint=hint)
     if not isinstance(error, RolloutError):
         if said.verbose:
             traceback.print_exception(error)
         error = Bug(error)
-    if said.json:
-        _as_json(error)
-    else:
-        _as_text(error, said)
+    with suppress(OSError):  # nobody can be told: the exit code remains
+        if said.json:
+            _as_json(error)
+        else:
+            _as_text(error, said)
     return error.exit_code
 
 

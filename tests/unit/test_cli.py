@@ -49,6 +49,16 @@ def test_without_arguments_the_help_is_shown_and_it_is_wrong_usage(capsys: pytes
     assert "Commands:" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("argv", [["--help"], ["--json", "no-such-verb"]])
+def test_output_that_has_no_room_is_no_bug_and_no_traceback(argv: list[str]) -> None:
+    program = Path(sys.executable).with_name("rollout")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([program, *argv], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode in (errors.ExitCode.UNREACHABLE, errors.ExitCode.USAGE)
+    assert "Traceback" not in done.stderr
+    assert "bug" not in done.stderr
+
+
 def test_global_options_count_before_and_after_the_verb() -> None:
     seen = Globals()
 
