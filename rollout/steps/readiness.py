@@ -9,6 +9,7 @@ from rollout.ports import Prober
 from rollout.steps.run import ReplicaFailed, Run
 from rollout.waiting import FIRST_PAUSE
 
+KILLED = 137  # 128 and the number of SIGKILL
 LOG_LINES = 15  # of a failed container, shown to the user
 PAUSE_GROWTH = 1.25  # so a pause is about a quarter of the wait until then: no replica is seen ready much too late
 
@@ -59,8 +60,7 @@ def why_dead(replica: Replica | None, restarts: int) -> str | None:
     if replica is None:
         return "it was removed by somebody else"
     if replica.state in (ReplicaState.EXITED, ReplicaState.DEAD):
-        memory = ": the kernel killed it at its memory limit" if replica.out_of_memory else ""
-        return f"it exited with code {replica.exit_code}{memory}"
+        return f"it exited with code {replica.exit_code}{_killed(replica)}"
     if replica.state is ReplicaState.RESTARTING or replica.restart_count > restarts:
         return "it exited and was restarted"
     if replica.state is not ReplicaState.RUNNING:
@@ -68,6 +68,13 @@ def why_dead(replica: Replica | None, restarts: int) -> str | None:
     if replica.health is Health.UNHEALTHY:
         return "its health check says unhealthy"
     return None
+
+
+def _killed(replica: Replica) -> str:
+    """The engine does not always hear that memory was the reason."""
+    if replica.out_of_memory:
+        return ": the kernel killed it at its memory limit"
+    return " (it was killed: out of memory?)" if replica.exit_code == KILLED else ""
 
 
 def why_not_ready(run: Run, replica: Replica) -> str | None:

@@ -20,6 +20,11 @@ def perform(run: Run, step: Switch) -> Mapping[str, Any]:
     if not run.record.switched:
         run.ports.journal.mark_state(run.record.id, switched=True)
         run.record = replace(run.record, switched=True)
+    if run.undoing and run.ports.proxy.holds(pool):
+        # not rendered anew: a template that the proxy refuses is what may be undone. Which workers knew the replicas
+        # that leave is not known then, so their drain waits for all.
+        run.live = wanted
+        return {"pool": [u.address for u in pool.upstreams], "token": "", "reloaded": False}
     switched = run.ports.proxy.switch(pool)
     run.live = wanted
     for replica_id in step.remove:

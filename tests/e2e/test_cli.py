@@ -142,7 +142,7 @@ def test_without_a_terminal_progress_is_on_stderr_and_the_receipt_on_stdout(shop
     old = shop.containers()
     done = shop.rollout("deploy", "web", "--force")
     told = done.out.splitlines()
-    assert re.match(r"web: deployed revision \d+ in .* s, no request failed", told[0])
+    assert re.match(r"web: deployed revision \d+ in .*s, no request failed", told[0])
     assert [line.split()[0] for line in told[1:]] == ["phases", "requests", "cut", "usage"]
     assert all(re.match(r"\d\d:\d\d:\d\d web: ", line) for line in done.err.splitlines())
     assert "\x1b" not in done.said
