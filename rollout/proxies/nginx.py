@@ -226,9 +226,8 @@ class Nginx:
         same = candidate.files == self._generations.files(base) and ledger.settled(identity)
         pairs = list(zip(previous, pools, strict=True))
         if same and self._live() == candidate.digest:
-            return [
-                Switched(was, pool) for was, pool in pairs
-            ]  # nothing left a pool: no token says which workers knew it
+            # nothing left a pool: no token says which workers knew it
+            return [Switched(was, pool) for was, pool in pairs]
         token = self._token(identity, self._replace(candidate, base, ledger, identity), ledger)
         return [Switched(was, pool, token, reloaded=True) for was, pool in pairs]
 
@@ -246,7 +245,7 @@ class Nginx:
         """Whether nginx would take what is in force now: else no pool is at fault."""
         base = self._generations.current()
         candidate = self._candidate([], base)
-        name = self._generations.write(candidate.files, base)
+        name = self._generations.write(candidate.files, base, durably=False)
         try:
             self._test(candidate, name)
         except ProxyRejected:
