@@ -89,7 +89,7 @@ def decide(seen: Seen, proven: Proven) -> Decision:
     first. Never an empty pool because of a doubt."""
     known = set(seen.pool.upstreams) if seen.pool is not None else set[Upstream]()
     ready, unproven = [], []
-    for replica in membership.belonging(seen.replicas, seen.pool, seen.warm, seen.live):
+    for replica in membership.belonging(seen.replicas, seen.pool, seen.warm, seen.live, seen.unfinished):
         upstream = upstream_of(replica, seen.network, seen.settings.port)
         if upstream is None or replica.health is Health.UNHEALTHY:
             continue

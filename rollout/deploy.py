@@ -9,9 +9,9 @@ from functools import partial
 
 from rollout import membership, recover, strategies, warm
 from rollout.control import BY_FAILURE_ACTION, Wish
-from rollout.errors import Aborted, ImageNotFound, NotUndone, RolloutError
+from rollout.errors import Aborted, ImageNotFound, NotUndone, RolloutError, Unreachable
 from rollout.events import NothingToDo, Notice, Paused, RolloutStarted, Sink
-from rollout.execution import close, only_leaving, outcome_of, perform, undo, unfinished
+from rollout.execution import close, only_leaving, outcome_of, perform, serves_alone, undo, unfinished
 from rollout.model import FailureAction, Pool, Promotion, Revision, RevisionKey, ServiceSettings
 from rollout.plan import Check, Observed, Plan, Remove, Start
 from rollout.ports import RolloutRecord
@@ -48,6 +48,7 @@ def deploy(
         membership.sync(run, render=False)
         warm.retire_expired(run, request.key)
         observed, plan = make_plan(run, request)
+        run.live -= {r.id for r in observed.leftovers()}  # whatever ended since the look before stays out
         if not _harmless_at_first(plan):
             membership.sync(run)  # a template that has changed, or is broken, is met now
         if not any(not isinstance(step, Remove) for step in plan.steps):
@@ -219,12 +220,12 @@ def _failed(run: Run, error: RolloutError, began: float) -> RolloutError:
 
 def _left_as_it_is(run: Run, error: RolloutError) -> NotUndone | None:
     """Where going back is not what is wanted: what to raise then."""
-    if only_leaving(run):
+    if only_leaving(run) or (isinstance(error, Unreachable) and serves_alone(run)):
+        undone = "the old replicas could not be cleared away" if only_leaving(run) else "the rest could not be done"
         return unfinished(
             run,
             NotUndone(
-                f"service {run.service}: revision {run.record.target.number} serves, but the old replicas could not be "
-                f"cleared away: {error.message}",
+                f"service {run.service}: revision {run.record.target.number} serves, but {undone}: {error.message}",
                 hint=f"`rollout deploy {run.service}` does the rest",
                 details=error.details,
             ),

@@ -124,6 +124,11 @@ def only_leaving(run: Run) -> bool:
     return run.record.switched and not any(isinstance(s, Switch | PostSwitch | Check | Monitor) for s in rest)
 
 
+def serves_alone(run: Run) -> bool:
+    """Whether the new version has the traffic and nothing had it before: going back would be an outage."""
+    return bool(run.live - set(run.record.old)) and not _was_routed(run)
+
+
 def _perform_one(run: Run, step: Step) -> None:
     text, clock = step.text(), run.ports.clock
     _journal(run, lambda: run.ports.journal.step_begun(run.record.id, run.index, step.kind, step.detail()))

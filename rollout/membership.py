@@ -10,15 +10,20 @@ from collections.abc import Sequence
 
 from rollout.events import Notice, Warned
 from rollout.model import Health, Pool, Replica, Revision, Upstream
-from rollout.ports import Warm
+from rollout.ports import RolloutRecord, Warm
 from rollout.steps.readiness import why_not_ready
 from rollout.steps.run import Run, routed_ids
 
 
 def belonging(
-    replicas: Sequence[Replica], pool: Pool | None, warm: Warm | None, live: Revision | None
+    replicas: Sequence[Replica],
+    pool: Pool | None,
+    warm: Warm | None,
+    live: Revision | None,
+    unfinished: RolloutRecord | None = None,
 ) -> list[Replica]:
-    """Those that run and take traffic when they are ready: what is routed already, and what is of the same revision.
+    """Those that run and take traffic when they are ready: what is routed already, and what is of the same revision;
+    but nothing that an `unfinished` rollout has made: when that joins is its own decision.
 
     Where no container is left of either (a first run; `docker compose up` recreated all of them) it is what there is.
     """
@@ -26,6 +31,8 @@ def belonging(
     there = [r for r in replicas if r.id not in resting]
     routed = routed_ids(pool, there)
     keys = {live.key} if live is not None else {r.key for r in there if r.id in routed}
+    if unfinished is not None:
+        there = [r for r in there if r.id in routed or r.id in unfinished.old]
     mine = [r for r in there if r.id in routed or r.key in keys]
     return [r for r in mine or there if r.running]
 
@@ -37,8 +44,10 @@ def sync(run: Run, *, render: bool = True) -> frozenset[str]:
     """
     replicas = run.ports.engine.replicas(run.service)
     pool = run.ports.proxy.pool(run.service)
-    warm, live = run.ports.journal.warm(run.service), _live(run)
-    wanted = [r for r in belonging(replicas, pool, warm, live) if _fit(run, r, pool)]
+    warm, unfinished = run.ports.journal.warm(run.service), run.ports.journal.unfinished(run.service)
+    # paused between two revisions: neither joins by itself
+    live = run.ports.journal.live(run.service) if unfinished is None else None
+    wanted = [r for r in belonging(replicas, pool, warm, live, unfinished) if _fit(run, r, pool)]
     if not wanted:
         if pool is not None and pool.upstreams:
             run.emit(nothing_ready(pool))
@@ -46,6 +55,7 @@ def sync(run: Run, *, render: bool = True) -> frozenset[str]:
     by_id = {r.id: r for r in replicas}
     fresh = run.pool_of([r.id for r in wanted], by_id)
     run.live = {r.id for r in wanted}
+    run.ready_at |= {i: run.upstreams[i] for i in run.live}
     if not render and pool == fresh and run.ports.proxy.holds(fresh):
         return frozenset(run.live)
     switched = run.ports.proxy.switch(fresh)
@@ -55,12 +65,6 @@ def sync(run: Run, *, render: bool = True) -> frozenset[str]:
         for replica_id in routed_ids(pool, replicas) - {r.id for r in wanted}:
             run.switched[replica_id] = switched
     return frozenset(run.live)
-
-
-def _live(run: Run) -> Revision | None:
-    """The revision whose ready replicas join the pool by themselves: none while a rollout is paused between two."""
-    journal = run.ports.journal
-    return None if journal.unfinished(run.service) is not None else journal.live(run.service)
 
 
 def _fit(run: Run, replica: Replica, pool: Pool | None) -> bool:

@@ -21,7 +21,7 @@ from rollout.errors import (
     StateError,
 )
 from rollout.events import Recovering, Sink, Warned
-from rollout.execution import close, outcome_of, perform, undo, unfinished
+from rollout.execution import close, outcome_of, perform, serves_alone, undo, unfinished
 from rollout.model import Promotion, Replica, Revision, ServiceSettings, Strategy
 from rollout.plan import Observed
 from rollout.ports import RolloutRecord
@@ -75,6 +75,8 @@ def _forward(run: Run) -> tuple[str, str]:
     except (NotUndone, LeftPaused):
         raise
     except RolloutError as error:
+        if isinstance(error, _MAY_COME_BACK) and serves_alone(run):
+            raise NotUndone(error.message, hint=error.hint, details=error.details) from error
         return _back(run, error)
     return "deployed", ""
 
@@ -105,8 +107,10 @@ def _resume(
 ) -> Run:
     run = Run(ports, settings, record, emit, network, live=set(), from_files=False)
     run.previous = _revision_before(run, replicas)
-    run.live = set(routed_ids(ports.proxy.pool(settings.name), replicas))
+    pool = ports.proxy.pool(settings.name)
+    run.live = set(routed_ids(pool, replicas))
     run.pool_of([r.id for r in replicas], {r.id: r for r in replicas})
+    run.ready_at = {i: run.upstreams[i] for i in run.live if pool and run.upstreams.get(i) in pool.upstreams}
     run.deadline = ports.clock.now() + settings.progress_deadline
     return run
 
@@ -135,6 +139,7 @@ def _finish(run: Run) -> None:
         warm=warm.resting(resting, replicas, target),
     )
     run.settings = _as_begun(run.settings, record)
+    run.live -= {r.id for r in observed.leftovers()}
     perform(run, strategies.plan(run.settings, observed))
     warm.replaced(run, resting)
 

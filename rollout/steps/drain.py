@@ -9,6 +9,7 @@ from typing import Any
 
 from rollout.model import InFlight, Switched, Upstream
 from rollout.plan import Drain
+from rollout.steps.readiness import ready_pool
 from rollout.steps.run import Run
 from rollout.waiting import DeadlinePassed, wait_for
 
@@ -49,7 +50,7 @@ def _drain(run: Run, switched: Switched | None, upstreams: list[Upstream]) -> in
         nonlocal switched
         if _named(run, upstreams):
             run.notice("the proxy's files name old replicas again, which somebody else put back: switched once more")
-            switched = run.ports.proxy.switch(run.pool_of(run.live, run.replicas()))
+            switched = run.ports.proxy.switch(ready_pool(run, run.live))
         seen = run.ports.proxy.in_flight(switched, upstreams)
         if not seen.drained and seen.detail:
             run.say(seen.detail)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rollout.model import Health, HealthCheck, Replica, ReplicaState, ServiceSettings
+from rollout.model import Health, HealthCheck, Pool, Replica, ReplicaState, ServiceSettings
 from rollout.ports import Prober
 from rollout.steps.run import ReplicaFailed, Run
 from rollout.waiting import FIRST_PAUSE
@@ -81,6 +82,19 @@ def why_not_ready(run: Run, replica: Replica) -> str | None:
     return why_unready(run.ports.prober, run.settings, run.network, replica)
 
 
+def ready_pool(run: Run, ids: Iterable[str]) -> Pool:
+    """The pool of those of `ids` that are where they were found ready. One that has another address has been restarted
+    since: it must pass a probe first, unless nothing would be left."""
+    replicas = run.replicas()
+    fit = [i for i in ids if i in replicas and _stays_ready(run, replicas[i])]
+    return run.pool_of(fit or ids, replicas)
+
+
+def _stays_ready(run: Run, replica: Replica) -> bool:
+    upstream = run.upstream(replica)
+    return upstream is not None and (run.ready_at.get(replica.id) == upstream or why_not_ready(run, replica) is None)
+
+
 def why_unready(prober: Prober, settings: ServiceSettings, network: str, replica: Replica) -> str | None:
     """One look: None when Docker and our probe both pass."""
     if replica.health is Health.STARTING:
@@ -111,7 +125,10 @@ def _ready(run: Run, replica: Replica, watch: _Watch) -> bool:
         watch.pause = FIRST_PAUSE  # the confirming probes follow closely (PROXIES 9: 5 ms apart is enough)
     watch.reason = f"only {watch.successes} of {check.healthy_threshold} probes in a row passed"
     steady = run.ports.clock.now() - watch.since >= check.min_healthy_time
-    return watch.successes >= check.healthy_threshold and steady
+    ready = watch.successes >= check.healthy_threshold and steady
+    if ready and (upstream := run.upstream(replica)) is not None:
+        run.ready_at[replica.id] = upstream
+    return ready
 
 
 def _failed(run: Run, replica_id: str, name: str, reason: str, replica: Replica | None = None) -> ReplicaFailed:

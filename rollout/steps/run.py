@@ -65,6 +65,7 @@ class Run:
     deadline: float = 0.0  # clock.now() by which the rollout must be over; 0: none
     batches: dict[int, list[str]] = field(default_factory=dict)
     upstreams: dict[str, Upstream] = field(default_factory=dict)  # replica id -> its upstream when last routed
+    ready_at: dict[str, Upstream] = field(default_factory=dict)  # replica id -> where it was found to be ready
     switched: dict[str, Switched] = field(default_factory=dict)  # replica id -> the switch that took it out
     tolerated: list[str] = field(default_factory=list)  # new replicas that failed and were left out (`continue`)
     cut: int = 0

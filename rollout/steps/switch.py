@@ -8,13 +8,14 @@ from typing import Any
 
 from rollout.errors import DeployFailed
 from rollout.plan import Switch
+from rollout.steps.readiness import ready_pool
 from rollout.steps.run import Run
 
 
 def perform(run: Run, step: Switch) -> Mapping[str, Any]:
     run.stop_if_asked()
     wanted = run.live_after(step)
-    pool = run.pool_of(wanted, run.replicas())
+    pool = ready_pool(run, wanted)
     if not pool.upstreams and not step.maintenance:
         raise DeployFailed(f"service {run.service}: the switch would leave no replica in the pool; it was not made")
     if not run.record.switched:

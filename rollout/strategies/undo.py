@@ -34,12 +34,13 @@ def undo(observed: Observed, was_routed: Sequence[str], old: Sequence[str], swit
     if added or in_pool or switched:
         # also when the pool looks right: a switch that failed in the middle may have left another one live
         steps.append(Switch(add=added, remove=in_pool, maintenance=not was_routed))
-    return Plan((*steps, *_dispose(new, switched)), out)
+    return Plan((*steps, *_dispose(new, routed=switched or bool(in_pool))), out)
 
 
-def _dispose(new: Sequence[Replica], switched: bool) -> list[Step]:
-    """`created` ones are stopped as well: the call that starts them may still be under way in the engine."""
+def _dispose(new: Sequence[Replica], *, routed: bool) -> list[Step]:
+    """`routed`: whether any of them may have had traffic. `created` ones are stopped as well: the call that starts
+    them may still be under way in the engine."""
     alive = tuple(r.id for r in new if r.state not in ("exited", "dead"))
-    steps: list[Step] = [Drain(alive)] if alive and switched else []
+    steps: list[Step] = [Drain(alive)] if alive and routed else []
     steps += [Stop(alive)] if alive else []
     return [*steps, *([Remove(tuple(r.id for r in new))] if new else [])]

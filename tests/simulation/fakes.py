@@ -449,6 +449,7 @@ def ports(
     wanted: Callable[[str | None], RevisionKey],
     breakage: Breakage | None = None,
     fan_out: FanOut = one_by_one,
+    lock: FakeLock | None = None,
 ) -> Ports:
     """A fresh controller over the world: what survives a crash is the world, the journal and nothing else."""
     watched: Mapping[str, Any] = {
@@ -461,4 +462,4 @@ def ports(
     }
     broken = breakage or Breakage()
     made = {name: Watched(port, world, name, broken) for name, port in watched.items()}
-    return Ports(lock=FakeLock(), clock=FakeClock(world), fan_out=fan_out, **made)
+    return Ports(lock=lock or FakeLock(), clock=FakeClock(world), fan_out=fan_out, **made)

@@ -13,9 +13,11 @@ from rollout.deploy import Request, deploy
 from rollout.errors import RolloutError, UsageError
 from rollout.events import Event, Held, StepProgress
 from rollout.model import Health, Pool, ReplicaState, RevisionKey, ServiceSettings, Strategy, Upstream
+from rollout.ports import RolloutRecord
 from rollout.receipt import Receipt
 from rollout.steps.readiness import why_unready
-from tests.simulation.fakes import Breakage, FakeClock, MemoryJournal, in_any_order, ports
+from rollout.steps.run import Ports
+from tests.simulation.fakes import Breakage, FakeClock, FakeLock, MemoryJournal, in_any_order, ports
 from tests.simulation.others import Others, picture
 from tests.simulation.scenario import V1, V2, V3, settings
 from tests.simulation.world import Container, Crash, Image, World, name_of
@@ -50,11 +52,13 @@ class History:
         self.world = World(seed=seed, reload_loads_all=reload_loads_all, deaths_expected=True)
         self.world.images = {key.image_id: Image(healthcheck=healthchecks) for key in VERSIONS}
         self.world.on_tick = self._happen
+        self.world.may_be_empty, self.world.may_be_ill = self._nothing_to_go_back_to, self._is_gone_back_to
         self.others = Others(self.world)
         self.clock = FakeClock(self.world)
         self.journal = MemoryJournal(self.clock)
         self.files = {name: File(V1, settings(name=name)) for name in SERVICES}
         self.breakage = Breakage()
+        self.lock = FakeLock()  # of all controllers; a crash frees it, as the end of a process does
         self.pending: list[Happening] = []
         self.interrupted = False
         self.events: list[Event] = []
@@ -99,10 +103,13 @@ class History:
         request = Request(
             "shop", key, key.image_id, f"config of {key.config_hash}", what, from_files=what == "deploy", force=force
         )
-        fresh = ports(
-            self.world, self.journal, lambda config: _key_of(config, key), self.breakage, in_any_order(self.world)
-        )
+        fresh = self._controller(key)
         return deploy(fresh, file.settings, request, self._hear, lambda: self.interrupted)
+
+    def _controller(self, key: RevisionKey) -> Ports:
+        """A new one, as a process that has just started; `key` is what the Compose file names."""
+        order = in_any_order(self.world)
+        return ports(self.world, self.journal, lambda config: _key_of(config, key), self.breakage, order, self.lock)
 
     # --- the sidecar
 
@@ -126,9 +133,7 @@ class History:
         return outcome
 
     def _follow(self, passes: int, *, sees_events: bool) -> None:
-        own = ports(
-            self.world, self.journal, lambda config: _key_of(config, V1), self.breakage, in_any_order(self.world)
-        )
+        own = self._controller(V1)
 
         def proven(candidate: Candidate) -> bool:
             look = (own.prober, candidate.settings, candidate.network, candidate.replica)
@@ -145,6 +150,22 @@ class History:
                 sync_once(own, services[service], self.events.append, what=RECOVERY)
             self.world.advance(0.5)
             hinted = set(watch) if sees_events else None
+
+    def _nothing_to_go_back_to(self, service: str) -> bool:
+        """What is taken back takes the traffic with it when none of what had it before is able to serve."""
+        record = self.journal.unfinished(service)
+        return record is not None and not any(self.world.ready(c) for c in self._before(record))
+
+    def _is_gone_back_to(self, container: Container) -> bool:
+        """What was ill before a rollout may be so again after its undo, if nothing better is left."""
+        record = self.journal.unfinished(container.replica.service)
+        before = self._before(record) if record is not None else []
+        return container in before and not any(self.world.ready(c) for c in before)
+
+    def _before(self, record: RolloutRecord) -> list[Container]:
+        """What is left of the replicas that had the traffic when the rollout began."""
+        names = record.previous.names if record.previous is not None else ()
+        return [c for c in self.others.of(record.service) if c.replica.id in record.old and name_of(c) in names]
 
     # --- what happens during a run
 
@@ -265,11 +286,16 @@ class History:
         for service in SERVICES:
             assert self.world.disk[service] == self.world.loaded[service], self.picture()
             record = self.journal.unfinished(service)
-            assert record is None or record.state == "paused", self.picture()
+            assert record is None or record.state == "paused" or self._is_paused(record.id), self.picture()
             routed = {u.name for u in self.world.loaded[service].upstreams}
             ready = {name_of(c) for c in self._ready_of(service)}
             if ready:
                 assert routed == ready, self.picture()
+
+    def _is_paused(self, rollout: int) -> bool:
+        """A person has asked for it before its process died, and nobody has asked for anything since."""
+        asked = [wish.wish for wish in self.journal.wishes(rollout)]
+        return bool(asked) and asked[-1] == Wish.PAUSE
 
     def _ready_of(self, service: str) -> list[Container]:
         """Which replicas take traffic by the rules: told here in other words than the program's."""
@@ -277,6 +303,8 @@ class History:
         resting = set(warm.replicas) if warm is not None else set()
         routed = {u.name for u in self.world.disk[service].upstreams}
         there = [c for c in self.others.of(service) if c.replica.id not in resting]
+        if (record := self.journal.unfinished(service)) is not None:  # paused: what it has made waits
+            there = [c for c in there if c.replica.id in record.old or name_of(c) in routed]
         mine = [c for c in there if name_of(c) in routed or (live is not None and c.replica.key == live.key)]
         if live is None:
             keys = {c.replica.key for c in mine}

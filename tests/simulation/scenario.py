@@ -13,7 +13,7 @@ from rollout.events import Event, Held
 from rollout.model import HealthCheck, Pool, ReplicaState, RevisionKey, ServiceSettings, Upstream
 from rollout.receipt import Receipt
 from rollout.steps.run import upstream_name
-from tests.simulation.fakes import FakeClock, MemoryJournal, ports
+from tests.simulation.fakes import Breakage, FakeClock, MemoryJournal, ports
 from tests.simulation.world import NETWORK, SERVICE, Crash, Image, World
 
 V1, V2, V3 = (RevisionKey(f"hash-{n}", f"sha256:image-{n}") for n in (1, 2, 3))
@@ -25,6 +25,7 @@ class Scenario:
     seed: int = 0
     running: int = -1  # replicas of V1 at the start; -1: as many as the settings ask for
     events: list[Event] = field(default_factory=list)
+    breakage: Breakage = field(default_factory=Breakage)
     promotes: bool = True  # somebody promotes as soon as a rollout is held
 
     def __post_init__(self) -> None:
@@ -50,7 +51,7 @@ class Scenario:
         self.world.calls = 0
         self.world.crash_at = crash_at
         request = Request("shop", key, key.image_id, f"config of {key.config_hash}", what, force=force)
-        fresh = ports(self.world, self.journal, lambda config: _key_of(config, key))
+        fresh = ports(self.world, self.journal, lambda config: _key_of(config, key), self.breakage)
         try:
             return deploy(fresh, self.settings, request, self._hear, lambda: self.interrupted)
         finally:

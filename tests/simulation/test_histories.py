@@ -157,9 +157,6 @@ class Histories(RuleBasedStateMachine):
 def test_whatever_happens_the_guarantees_hold(number: int, capsys: pytest.CaptureFixture[str]) -> None:
     History.done.clear()
     limits = settings(
-        # The same histories every day, for now: others fail (PYTHONHASHSEED=0, the seed 2, without this line). Mend
-        # that first, then take it away.
-        derandomize=True,
         max_examples=EXAMPLES,
         stateful_step_count=STEPS,
         deadline=None,

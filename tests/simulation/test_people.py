@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from rollout.errors import DeployFailed, NotUndone
-from rollout.events import Event, Notice, StepStarted
-from rollout.model import Order, ServiceSettings, Strategy, UpdateConfig
+from rollout.errors import DeployFailed, Interrupted, NotUndone
+from rollout.events import Event, Notice, RolloutStarted, StepStarted
+from rollout.model import FailureAction, Order, ServiceSettings, Strategy, UpdateConfig, Upstream
 from rollout.plan import Start
+from tests.simulation.fakes import Breakage
 from tests.simulation.others import Others
 from tests.simulation.scenario import V1, V2, V3, Scenario, settings
 from tests.simulation.test_deploys import every_way
-from tests.simulation.world import SERVICE, Crash
+from tests.simulation.world import SERVICE, Crash, name_of
 
 
 def _killed_when_created(scenario: Scenario) -> None:
@@ -160,3 +162,102 @@ def test_files_from_before_send_nothing_to_what_was_drained() -> None:
     scenario.deploy(V2)
     scenario.assert_settled(V2)
     assert any("put back" in event.text for event in scenario.events if isinstance(event, Notice))
+
+
+class _When(list[Event]):
+    """Events, at the first `step` of which (of a kind, or that the rollout has begun) something else happens."""
+
+    def __init__(self, kind: str, act: Callable[[], None]) -> None:
+        super().__init__()
+        self._kind, self._act = kind, act
+
+    def append(self, event: Event) -> None:
+        super().append(event)
+        begun = isinstance(event, RolloutStarted) and self._kind == "begun"
+        if begun or (isinstance(event, StepStarted) and event.step == self._kind):
+            self._kind = ""
+            self._act()
+
+
+def test_a_dead_replica_that_is_started_again_is_drained_before_it_goes() -> None:
+    """Its old address is still known to an old worker of the proxy, and it has got the same one again."""
+    scenario = Scenario(settings(), running=3)
+    scenario.world.deaths_expected = scenario.world.drains_forever = True
+    others, (first, dead, _) = Others(scenario.world), scenario.world.containers.values()
+    others.stop(first)  # the new replica gets its address
+    others.stop(dead)
+    scenario.events = _When("remove", lambda: others.start(dead))
+    scenario.deploy(V1)
+    assert dead.replica.id in scenario.world.stops, "it was not running, so nothing was shown"
+    scenario.assert_settled(V1)
+
+
+@pytest.mark.parametrize("at", range(1, 26))
+def test_whenever_a_replica_dies_it_joins_again_only_after_a_probe(at: int) -> None:
+    """It dies at any call before the plan is made, and is back, at another address, as the rollout begins."""
+    scenario = Scenario(settings())
+    scenario.world.deaths_expected = True
+    others, first = Others(scenario.world), next(iter(scenario.world.containers.values()))
+
+    def die() -> None:
+        if scenario.world.calls == at:
+            others.lose_address(first)
+            first.image.boot = 60.0
+
+    scenario.world.on_tick = die
+    scenario.events = _When("begun", lambda: others.start(first))
+    scenario.deploy(V2)  # the world would not have one take traffic that still boots
+    scenario.assert_settled(V2)
+
+
+def test_what_a_paused_rollout_has_made_joins_when_that_goes_on() -> None:
+    """It is of the same version as what serves (`--force`), was ill, and has become ready meanwhile."""
+    scenario = Scenario(settings(update=UpdateConfig(failure_action=FailureAction.PAUSE)))
+    image = scenario.world.images[V1.image_id]
+    image.healthy = False
+    with pytest.raises(NotUndone):
+        scenario.deploy(V1, force=True)
+    for container in scenario.world.containers.values():
+        container.image.healthy = True
+    serving = scenario.world.loaded[SERVICE]
+    scenario.sync()
+    assert scenario.world.loaded[SERVICE] == serving
+    scenario.deploy(V2)
+    scenario.assert_settled(V2)
+
+
+def test_what_takes_traffic_is_drained_in_every_undo() -> None:
+    """A person has put the new replica into the pool before the rollout's own first switch."""
+    scenario = Scenario(settings())
+    scenario.world.drains_forever = True
+
+    def put_in() -> None:
+        pool = scenario.world.disk[SERVICE]
+        new = [c for c in scenario.world.containers.values() if c.replica.key == V2 and c.ip]
+        ups = (*pool.upstreams, *(Upstream(name_of(c), c.ip, 8000) for c in new))
+        scenario.world.advance(1.0)
+        scenario.world.disk[SERVICE] = scenario.world.loaded[SERVICE] = replace(pool, upstreams=ups)
+        scenario.interrupted = True
+
+    scenario.events = _When("check", put_in)
+    with pytest.raises(Interrupted):
+        scenario.deploy(V2)
+    scenario.interrupted = False
+    scenario.assert_settled(V1)
+
+
+def test_where_there_is_nothing_to_go_back_to_the_new_version_is_not_taken_away() -> None:
+    """The engine fails after the switch, and all old replicas were removed before the rollout began."""
+    way = settings(update=UpdateConfig(monitor=5.0))
+    scenario = Scenario(way)
+    scenario.world.deaths_expected = True
+    for container in list(scenario.world.containers.values()):
+        Others(scenario.world).remove(container)
+    breakage = Breakage()
+    scenario.breakage = breakage
+    scenario.events = _When("monitor", lambda: setattr(breakage, "armed", "before"))
+    with pytest.raises(NotUndone, match="revision 1 serves, but the rest"):
+        scenario.deploy(V2)
+    assert scenario.world.loaded[SERVICE].upstreams
+    scenario.deploy(V2)
+    scenario.assert_settled(V2)

@@ -111,6 +111,9 @@ class World:
     serial: int = 0
     stops: list[str] = field(default_factory=list)
     on_add: Callable[[], None] = lambda: None
+    may_be_empty: Callable[[str], bool] = lambda service: False  # its pool
+    may_be_ill: Callable[[Container], bool] = lambda container: False  # though it takes traffic
+    emptied: set[str] = field(default_factory=set)  # services whose pool was rightly emptied
     on_tick: Callable[[], None] = lambda: None  # what else happens during a run, by `calls`
     excused: dict[tuple[str, str], int] = field(default_factory=dict)  # (upstream, address) -> when, by `happened`
     happened: int = 0  # what others have done, counted
@@ -232,7 +235,11 @@ class World:
             if lasts:
                 self.generations.append(Generation(frozenset(gone), self.now + lasts, token))
         self._end_excuses(pool, known)
+        self.emptied = {s for s, p in self.loaded.items() if not p.upstreams and self._rightly_empty(s)}
         return token
+
+    def _rightly_empty(self, service: str) -> bool:
+        return service in self.emptied or self.may_be_empty(service)
 
     def _end_excuses(self, pool: Pool, known: set[Upstream]) -> None:
         """The controller has looked and chosen: what was so before it began is its own affair from here on. A replica
@@ -242,6 +249,9 @@ class World:
             stays = upstream in known and holder is not None and name_of(holder) == upstream.name
             if not stays and self.excused.get(pair, self.run_began + 1) <= self.run_began:
                 del self.excused[pair]
+            ill = holder is not None and name_of(holder) == upstream.name and not self.ready(holder)
+            if ill and holder is not None and pair not in self.excused and self.may_be_ill(holder):
+                self.excused[pair] = self.happened
 
     def may_send_to(self, ip: str) -> bool:
         routed = any(u.host == ip for pool in self.loaded.values() for u in pool.upstreams)
@@ -253,7 +263,7 @@ class World:
         self.settle()
         self._checked = (self.changes, self.now)
         for pool in self.loaded.values():
-            if not pool.upstreams and not self.maintenance_allowed:
+            if not pool.upstreams and not self.maintenance_allowed and pool.service not in self.emptied:
                 raise Violated(f"the pool of {pool.service} is empty")
             for upstream in pool.upstreams:
                 self._takes_traffic_rightly(upstream)
