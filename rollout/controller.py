@@ -160,7 +160,7 @@ class Controller:
             decision = self._decide(one)
             done.unproven += decision.unproven
             self._tell_whether_ready(one, decision, hinted=concerned is not None)
-            pool = decision.pool or one.pool
+            pool = decision.pool  # none: nothing is ready, and to load the last one anew would help nobody
             confirmed = self._confirmed.get(one.service) == (pool, fingerprints[one.service])
             if pool is not None and not (pool == one.pool and confirmed):
                 wrong.append(one)
@@ -181,7 +181,7 @@ class Controller:
             before: list[Pool] = []
             pools: list[Pool] = []
             for one in self._look([one.settings for one in mine], restarted):
-                pool = self._decide(one).pool or one.pool
+                pool = self._decide(one).pool
                 if pool is not None and not self._unsettled(one):
                     pools.append(pool)
                     before.append(one.pool or Pool(one.service, (), pool.options))

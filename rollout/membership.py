@@ -25,7 +25,8 @@ def belonging(
     """Those that run and take traffic when they are ready: what is routed already, and what is of the same revision;
     but nothing that an `unfinished` rollout has made: when that joins is its own decision.
 
-    Where no container is left of either (a first run; `docker compose up` recreated all of them) it is what there is.
+    Where no container is left of either (a first run; `docker compose up` recreated all of them) it is what there is;
+    also where none of them runs and which revision should is not known.
     """
     resting = frozenset(warm.replicas) if warm is not None else frozenset[str]()
     there = [r for r in replicas if r.id not in resting]
@@ -34,7 +35,8 @@ def belonging(
     if unfinished is not None:
         there = [r for r in there if r.id in routed or r.id in unfinished.old]
     mine = [r for r in there if r.id in routed or r.key in keys]
-    return [r for r in mine or there if r.running]
+    running = [r for r in mine if r.running]
+    return running if running or (mine and live is not None) else [r for r in there if r.running]
 
 
 def sync(run: Run, *, render: bool = True) -> frozenset[str]:

@@ -284,13 +284,13 @@ class History:
         assert outcome == "followed", f"{outcome}\n{self.picture()}"
         self.world.check()
         for service in SERVICES:
-            assert self.world.disk[service] == self.world.loaded[service], self.picture()
             record = self.journal.unfinished(service)
             assert record is None or record.state == "paused" or self._is_paused(record.id), self.picture()
             routed = {u.name for u in self.world.loaded[service].upstreams}
             ready = {name_of(c) for c in self._ready_of(service)}
             if ready:
                 assert routed == ready, self.picture()
+                assert self.world.disk[service] == self.world.loaded[service], self.picture()
 
     def _is_paused(self, rollout: int) -> bool:
         """A person has asked for it before its process died, and nobody has asked for anything since."""
@@ -310,6 +310,8 @@ class History:
             keys = {c.replica.key for c in mine}
             mine = [c for c in there if c.replica.key in keys]
         unhealthy = Health.UNHEALTHY
+        if live is None and not any(c.replica.running for c in mine):
+            mine = there
         return [c for c in mine or there if self.world.ready(c) and c.replica.health is not unhealthy]
 
     def calm_deploy(self, service: str, key: RevisionKey) -> None:

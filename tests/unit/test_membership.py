@@ -78,6 +78,12 @@ def test_a_stopped_replica_of_the_live_revision_keeps_others_out() -> None:
     assert belonging(found, pool("a"), None, live(OLD)) == []
 
 
+def test_without_a_known_revision_the_dead_keep_nobody_out() -> None:
+    """The journal was lost, and the pool's file names replicas that have all died: what runs may serve."""
+    found = [replica("a", state=ReplicaState.EXITED), replica("c", NEW)]
+    assert letters(belonging(found, pool("a"), None, None)) == "c"
+
+
 def test_warm_replicas_rest() -> None:
     warm = Warm("web", 1, (replica("a").id,), until=1e12)
     assert letters(belonging([replica("a"), replica("b")], pool("b"), warm, live(OLD))) == "b"
