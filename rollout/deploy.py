@@ -164,7 +164,7 @@ def _begin(run: Run, request: Request, observed: Observed, plan: Plan) -> None:
 
 
 def _mark(run: Run) -> None:
-    run.marker = run.ports.proxy.mark(run.service)
+    run.record = replace(run.record, marker=run.ports.proxy.mark(run.service))
 
 
 def _list_kept(run: Run, project: str) -> None:

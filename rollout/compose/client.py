@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -239,24 +240,25 @@ class Compose:
             raise words.command_error(command, service, output.stdout)
 
     def _load(self, options: Options, meanwhile: Callable[[], object] | None) -> LoadedProject:
-        hashing: Process | None = None
         resolving = self._start([*self.program, *self._flags(options), "config"])
-        try:
-            # Hashed from the resolved project: from the files, `config --hash` leaves out what env_file brings in, and
-            # differs from the label that `up` sets. Started now, so that only its reading is waited for.
-            hashing = self._start([*self.program, *self._hash_flags(), "config", "--hash", "*"], with_input=True)
-            if meanwhile:
-                meanwhile()
-            resolved = resolving.finish(None, LOAD_TIMEOUT)
-            if resolved.code != 0:
-                raise words.config_error(resolved.stderr, self.files)
-            document = parse(resolved.stdout)
-            hashed = hashing.finish(resolved.stdout, LOAD_TIMEOUT)
-        except BaseException:
-            resolving.kill()
-            if hashing:
-                hashing.kill()
-            raise
+        with ThreadPoolExecutor(1) as beside:
+            hashing: Process | None = None
+            try:
+                # Hashed from the resolved project: from the files, `config --hash` leaves out what env_file brings in,
+                # and differs from the label that `up` sets. Started now, so that only its reading is waited for.
+                hashing = self._start([*self.program, *self._hash_flags(), "config", "--hash", "*"], with_input=True)
+                both = beside.submit(_resolved_and_hashed, resolving, hashing)
+                if meanwhile:
+                    meanwhile()
+                resolved, hashed = both.result()
+                if hashed is None:
+                    raise words.config_error(resolved.stderr, self.files)
+                document = parse(resolved.stdout)
+            except BaseException:
+                resolving.kill()
+                if hashing:
+                    hashing.kill()
+                raise
         self._loaded = LoadedProject(
             name=str(document.get("name", "")),
             directory=self.directory,
@@ -314,6 +316,12 @@ def _ignore(_line: str) -> None:
 def _project_name(config: str) -> str:
     found = re.search(r"^name:[ ]*(.+?)[ ]*$", config, re.MULTILINE)
     return found[1].strip("\"'") if found else ""
+
+
+def _resolved_and_hashed(resolving: Process, hashing: Process) -> tuple[Output, Output | None]:
+    """What one says is the other's input; None for what is not to be hashed."""
+    resolved = resolving.finish(None, LOAD_TIMEOUT)
+    return resolved, hashing.finish(resolved.stdout, LOAD_TIMEOUT) if resolved.code == 0 else None
 
 
 def _hashes(output: Output) -> dict[str, str]:

@@ -20,7 +20,7 @@ _BYTES_A_SECOND = 1_000_000  # of configuration that nginx reads, on a slow mach
 # Between starting new workers and telling the old ones to quit nginx's master pauses for 100 ms (its source, and
 # PROXIES 1: 113 ms at the least): earlier looks see nothing, and cost the engine 10 ms each, some of that before ps.
 _NOT_BEFORE = 0.097
-_LOOK = 0.005
+_LOOK = 0.002
 _LONGEST = 0.03
 _LOG_AFTER = 0.2  # a good reload is over by then: the log is only read when it is not
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from rollout.control import Standing, Wishes
 from rollout.errors import Aborted, Interrupted, Unhealthy
@@ -75,7 +75,6 @@ class Run:
     revision_of: dict[str, int] = field(default_factory=dict)  # "ip:port" -> revision number
     phases: dict[str, float] = field(default_factory=dict)
     ahead: list[Callable[[], None]] = field(default_factory=list)  # what the start of replicas leaves time for
-    marker: str = ""  # where counting began, until the journal has it
     kept: list[str] | None = None  # tags that keep images, listed ahead
     wishes: Wishes = field(init=False)
 
@@ -181,12 +180,6 @@ class Run:
 
     def live_after(self, step: Switch) -> set[str]:
         return (self.live | set(self.members(step.add))) - set(step.remove) - set(self.tolerated)
-
-    def keep_marker(self) -> None:
-        """Write down where counting began: a run that recovers counts from there."""
-        if self.marker and not self.record.marker:
-            self.ports.journal.mark_state(self.record.id, marker=self.marker)
-            self.record = replace(self.record, marker=self.marker)
 
     def count(self) -> None:
         """Read the proxy's counters; called before anything that forgets them, and at the end."""

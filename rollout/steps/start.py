@@ -14,10 +14,7 @@ from rollout.steps.run import Run
 
 def perform(run: Run, step: Start) -> Mapping[str, Any]:
     revision = _revision(run, step)
-    try:
-        run.ports.fan_out([partial(_create_and_start, run, step, revision), run.ports.proxy.warm_up])
-    finally:
-        run.keep_marker()
+    run.ports.fan_out([partial(_create_and_start, run, step, revision), run.ports.proxy.warm_up])
     return {"replicas": run.batches[step.batch]}
 
 

@@ -19,7 +19,8 @@ def perform(run: Run, step: Switch) -> Mapping[str, Any]:
     if not pool.upstreams and not step.maintenance:
         raise DeployFailed(f"service {run.service}: the switch would leave no replica in the pool; it was not made")
     if not run.record.switched:
-        run.ports.journal.mark_state(run.record.id, switched=True)
+        # with where counting began: a run that recovers counts from there
+        run.ports.journal.mark_state(run.record.id, switched=True, marker=run.record.marker or None)
         run.record = replace(run.record, switched=True)
     if run.undoing and run.ports.proxy.holds(pool):
         # not rendered anew: a template that the proxy refuses is what may be undone. Which workers knew the replicas

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -331,6 +332,21 @@ def test_the_proxy_s_mounts(edge: tuple[DockerBench, ContainerProcess, Path]) ->
     assert process.host_path("/data/x") == f"{volume}/x"
     assert process.host_path("/srv/below/x") is None
     assert process.host_path("/etc/passwd") is None
+
+
+def test_the_kernel_and_the_engine_list_the_same_processes(
+    edge: tuple[DockerBench, ContainerProcess, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, process, _ = edge
+    until(bench, lambda: sum(p.title == "nginx: worker process" for p in process.processes()) > 0)
+    asks = Mock(wraps=bench.connection.client.top)
+    monkeypatch.setattr(bench.connection.client, "top", asks)
+    direct = process.processes()
+    asks.assert_not_called()
+    monkeypatch.setattr("rollout.engines.docker.container.cgroup.processes", lambda *_: None)
+    asked = process.processes()
+    asks.assert_called_once()
+    assert {(p.pid, p.title) for p in direct} == {(p.pid, p.title) for p in asked}
 
 
 def test_the_proxy_s_processes_and_signals(edge: tuple[DockerBench, ContainerProcess, Path]) -> None:

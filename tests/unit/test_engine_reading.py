@@ -10,6 +10,7 @@ from rollout.engines.docker import cgroup, reading
 from rollout.engines.docker.calls import matching
 from rollout.errors import EngineError
 from rollout.model import Health, Usage
+from rollout.ports import Process
 
 ID = "5f" * 32
 
@@ -99,6 +100,28 @@ def test_usage_from_separate_control_groups(tmp_path: Path) -> None:
     written(tmp_path / "fs/memory/docker" / ID / "memory.stat", "inactive_file 1\ntotal_inactive_file 250\n")
     written(tmp_path / "fs/cpuacct/docker" / ID / "cpuacct.usage", "2500000000\n")
     assert cgroup.usage(42, ID, tmp_path / "fs", tmp_path / "proc") == Usage(2.5, 750)
+
+
+@pytest.mark.parametrize(
+    ("line", "folder"),
+    [(f"0::/system.slice/docker-{ID}.scope", f"system.slice/docker-{ID}.scope"),
+     (f"8:pids:/docker/{ID}", f"pids/docker/{ID}")],
+)  # fmt: skip
+def test_processes_from_a_control_group(tmp_path: Path, line: str, folder: str) -> None:
+    written(tmp_path / "proc/42/cgroup", f"{line}\n")
+    written(tmp_path / "proc/42/cmdline", "nginx: master process nginx\0-g\0daemon off;\0")
+    written(tmp_path / "proc/57/cmdline", "nginx: worker process\0\0\0")
+    group = tmp_path / "fs" / folder
+    written(group / "cgroup.procs", "42\n")
+    written(group / "within" / "cgroup.procs", "57\n58\n")  # 58 has ended meanwhile
+
+    def look(container: str = ID) -> list[Process] | None:
+        return cgroup.processes(42, container, tmp_path / "fs", tmp_path / "proc")
+
+    assert look() == [Process(42, "nginx: master process nginx -g daemon off;"), Process(57, "nginx: worker process")]
+    assert look("a" * 64) is None
+    written(group / "cgroup.procs", "42\n0\n")  # one that this pid namespace does not show
+    assert look() is None
 
 
 def test_usage_from_a_control_group_that_cannot_be_seen(tmp_path: Path) -> None:

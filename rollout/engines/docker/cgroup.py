@@ -1,7 +1,7 @@
-"""CPU and memory of a container from its control group, where the engine runs on this host and we may see it.
+"""CPU, memory and processes of a container from its control group, where the engine runs here and we may see it.
 
-Up to engine 20.10 the API answers a single sample only after a second of its own (1004 ms measured); these files take
-less than 1 ms.
+Up to engine 20.10 the API answers a single sample only after a second of its own (1004 ms measured), and for a list of
+processes it runs `ps` (10 to 15 ms); these files take less than 1 ms.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rollout.model import Usage
+from rollout.ports import Process
 
 ROOT = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
@@ -29,6 +30,28 @@ def usage(pid: int, container_id: str, root: Path = ROOT, proc: Path = PROC) -> 
     except (OSError, ValueError, KeyError):
         return None
     return None
+
+
+def processes(pid: int, container_id: str, root: Path = ROOT, proc: Path = PROC) -> list[Process] | None:
+    """Every process of the container of process `pid`, as `ps` in this pid namespace names it; None when that cannot be
+    seen from here. `pid` as for `usage`."""
+    try:
+        groups = _groups((proc / str(pid) / "cgroup").read_text(), container_id)
+        group = root / "pids" / groups["pids"] if "pids" in groups else root / groups[""]
+        # the kernel's own list misses none that stays, which the children of a process in /proc do not promise
+        found = [int(word) for listed in group.rglob("cgroup.procs") for word in listed.read_text().split()]
+        seen = [Process(one, title) for one in found if (title := _title(proc / str(one))) is not None]
+    except (OSError, ValueError, KeyError):
+        return None
+    return seen if seen and 0 not in found else None  # 0: one of another pid namespace
+
+
+def _title(process: Path) -> str | None:
+    """None when it has ended. Raises OSError when it may not be read."""
+    try:
+        return (process / "cmdline").read_text(errors="replace").replace("\0", " ").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def _groups(text: str, container_id: str) -> dict[str, str]:

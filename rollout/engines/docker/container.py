@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rollout.engines.docker import reading
+from rollout.engines.docker import cgroup, reading
 from rollout.engines.docker.connection import Connection, EngineAnswer, Retry
 from rollout.engines.docker.execution import execute
 from rollout.engines.docker.shell import ShellLost, Shells
@@ -70,6 +70,10 @@ class ContainerProcess:
         self._call(f"send SIG{name} to", lambda c, found: c.kill(found, signal=f"SIG{name}"), Retry.NEVER)
 
     def processes(self) -> list[Process]:
+        fixed = self._fixed()
+        direct = cgroup.processes(fixed["State"]["Pid"], fixed["Id"])
+        if direct is not None:
+            return direct
         seen = self._call(
             "list the processes of",
             lambda c, found: reading.whole(c.top(found, ps_args=PS_ARGS), "Processes"),
