@@ -104,8 +104,11 @@ start_engine() {
         return
     fi
     if running "$(dockerd_pid)" dockerd; then
-        engine_came_up "$(dockerd_pid)" || die "dockerd runs (pid $(dockerd_pid)) but does not answer: see its log"
-        return
+        engine_came_up "$(dockerd_pid)" && return
+        if running "$(dockerd_pid)" dockerd; then
+            die "dockerd runs (pid $(dockerd_pid)) but does not answer: see its log"
+        fi
+        say "the engine that was there has just ended"
     fi
     forget_dead_engine
     say "starting dockerd in the background (log: $DOCKERD_LOG)"
