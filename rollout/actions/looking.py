@@ -17,10 +17,11 @@ from rollout.wiring import Wired
 
 def status(wired: Wired, wanted: Sequence[str] = ()) -> dict[str, Any]:
     """The project, its proxy, and everything known of the services (default: all)."""
+    replicas = wired.ports.engine.all_replicas()  # one question, however many services
     return {
         "project": wired.project.name,
         "proxy": {"type": wired.project.proxy.type.value, "where": wired.process.describe(), **_proxy(wired)},
-        "services": [_service(wired, name) for name in wanted or wired.project.services],
+        "services": [_service(wired, name, replicas.get(name, ())) for name in wanted or wired.project.services],
     }
 
 
@@ -52,10 +53,10 @@ def check(wired: Wired, wanted: Sequence[str] = ()) -> dict[str, Any]:
     return {"ok": not errors, **_parts(wired), "findings": [_finding(f) for f in found]}
 
 
-def _service(wired: Wired, service: str) -> dict[str, Any]:
+def _service(wired: Wired, service: str, replicas: Sequence[Replica]) -> dict[str, Any]:
     """Everything known of a service, JSON-able."""
     ports = wired.ports
-    replicas, pool = ports.engine.replicas(service), ports.proxy.pool(service)
+    pool = ports.proxy.pool(service)
     live = live_revision(ports.journal, service, replicas, pool)
     warm, unfinished = ports.journal.warm(service), ports.journal.unfinished(service)
     return {
