@@ -19,7 +19,6 @@ from rollout.model import Health, Pool, Replica, Revision, RevisionKey, ServiceS
 from rollout.ports import SYNC, RolloutRecord, Warm
 from rollout.steps.run import Ports, Run, routed_ids, upstream_name, upstream_of
 
-FEW = 3  # services for which the engine is asked one by one; for more all containers are listed at once
 AT_A_TIME = 200  # services whose leases are held together: whoever wants one of them waits for all
 RECOVERY = "recovery"
 
@@ -227,16 +226,13 @@ class Controller:
                 self._tell(Warned(one.name, "no-network", "; ".join([error.message, *error.details])))
 
     def _look(self, settings: Sequence[ServiceSettings], restarted: frozenset[str] = frozenset()) -> list[Seen]:
-        engine = self._ports.engine
-        few = len(settings) <= FEW
-        found = {s.name: engine.replicas(s.name) for s in settings} if few else engine.all_replicas()
+        found = membership.replicas_of(self._ports.engine, [one.name for one in settings])
         return [self._seen(one, found.get(one.name, ()), restarted) for one in settings]
 
     def _seen(self, one: ServiceSettings, replicas: Sequence[Replica], restarted: frozenset[str]) -> Seen:
         journal, pool, network = self._ports.journal, self._ports.proxy.pool(one.name), self._networks[one.name]
-        unfinished = journal.unfinished(one.name)
-        live = journal.live(one.name) if unfinished is None else None  # paused between two: neither joins by itself
-        return Seen(one, network, replicas, pool, journal.warm(one.name), live, restarted, unfinished)
+        warm, live, unfinished = journal.warm(one.name), journal.live(one.name), journal.unfinished(one.name)
+        return Seen(one, network, replicas, pool, warm, live, restarted, unfinished)
 
     def _with_restarts(self, seen: Sequence[Seen]) -> list[Seen]:
         """Something has happened to these services. A replica that is back at its old address may have been gone

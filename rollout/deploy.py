@@ -48,7 +48,6 @@ def deploy(
         membership.sync(run, render=False)
         warm.retire_expired(run, request.key)
         observed, plan = make_plan(run, request)
-        run.live -= {r.id for r in observed.leftovers()}  # whatever ended since the look before stays out
         if not _harmless_at_first(plan):
             membership.sync(run)  # a template that has changed, or is broken, is met now
         if not any(not isinstance(step, Remove) for step in plan.steps):

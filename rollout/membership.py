@@ -6,13 +6,21 @@ because of a doubt: when nothing is ready the last pool stays and it is said.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rollout.events import Notice, Warned
 from rollout.model import Health, Pool, Replica, Revision, Upstream
-from rollout.ports import RolloutRecord, Warm
-from rollout.steps.readiness import why_not_ready
+from rollout.ports import Engine, RolloutRecord, Warm
+from rollout.steps.readiness import stays_ready
 from rollout.steps.run import Run, routed_ids
+
+FEW = 3  # services for which the engine is asked one by one; for more all containers are listed at once
+
+
+def replicas_of(engine: Engine, services: Sequence[str]) -> Mapping[str, Sequence[Replica]]:
+    """The containers of these services, in whatever state; of others as well, or none for one that has none."""
+    few = len(services) <= FEW
+    return {name: engine.replicas(name) for name in services} if few else engine.all_replicas()
 
 
 def belonging(
@@ -22,8 +30,9 @@ def belonging(
     live: Revision | None,
     unfinished: RolloutRecord | None = None,
 ) -> list[Replica]:
-    """Those that run and take traffic when they are ready: what is routed already, and what is of the same revision;
-    but nothing that an `unfinished` rollout has made: when that joins is its own decision.
+    """Those that run and take traffic when they are ready: what is routed already, and what is of the same revision.
+    Between two revisions (`unfinished`) neither joins by itself, and nothing that the rollout has made does: when that
+    joins is its own decision.
 
     Where no container is left of either (a first run; `docker compose up` recreated all of them) it is what there is;
     also where none of them runs and which revision should is not known.
@@ -31,9 +40,10 @@ def belonging(
     resting = frozenset(warm.replicas) if warm is not None else frozenset[str]()
     there = [r for r in replicas if r.id not in resting]
     routed = routed_ids(pool, there)
-    keys = {live.key} if live is not None else {r.key for r in there if r.id in routed}
     if unfinished is not None:
+        live = None
         there = [r for r in there if r.id in routed or r.id in unfinished.old]
+    keys = {live.key} if live is not None else {r.key for r in there if r.id in routed}
     mine = [r for r in there if r.id in routed or r.key in keys]
     running = [r for r in mine if r.running]
     return running if running or (mine and live is not None) else [r for r in there if r.running]
@@ -46,10 +56,10 @@ def sync(run: Run, *, render: bool = True) -> frozenset[str]:
     """
     replicas = run.ports.engine.replicas(run.service)
     pool = run.ports.proxy.pool(run.service)
-    warm, unfinished = run.ports.journal.warm(run.service), run.ports.journal.unfinished(run.service)
-    # paused between two revisions: neither joins by itself
-    live = run.ports.journal.live(run.service) if unfinished is None else None
-    wanted = [r for r in belonging(replicas, pool, warm, live, unfinished) if _fit(run, r, pool)]
+    journal, service = run.ports.journal, run.service
+    mine = belonging(replicas, pool, journal.warm(service), journal.live(service), journal.unfinished(service))
+    run.trust(pool, replicas)
+    wanted = [r for r in mine if r.health is not Health.UNHEALTHY and stays_ready(run, r)]
     if not wanted:
         if pool is not None and pool.upstreams:
             run.emit(nothing_ready(pool))
@@ -57,7 +67,6 @@ def sync(run: Run, *, render: bool = True) -> frozenset[str]:
     by_id = {r.id: r for r in replicas}
     fresh = run.pool_of([r.id for r in wanted], by_id)
     run.live = {r.id for r in wanted}
-    run.ready_at |= {i: run.upstreams[i] for i in run.live}
     if not render and pool == fresh and run.ports.proxy.holds(fresh):
         return frozenset(run.live)
     switched = run.ports.proxy.switch(fresh)
@@ -67,18 +76,6 @@ def sync(run: Run, *, render: bool = True) -> frozenset[str]:
         for replica_id in routed_ids(pool, replicas) - {r.id for r in wanted}:
             run.switched[replica_id] = switched
     return frozenset(run.live)
-
-
-def _fit(run: Run, replica: Replica, pool: Pool | None) -> bool:
-    """In the pool at its present address: only Docker's verdict can take it out. Else it has to pass a probe first."""
-    if replica.health is Health.UNHEALTHY:
-        return False
-    upstream = run.upstream(replica)
-    if upstream is None:
-        return False
-    if pool is not None and upstream.address in {u.address for u in pool.upstreams if u.name == upstream.name}:
-        return True
-    return why_not_ready(run, replica) is None
 
 
 def nothing_ready(pool: Pool) -> Warned:

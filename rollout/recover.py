@@ -110,7 +110,7 @@ def _resume(
     pool = ports.proxy.pool(settings.name)
     run.live = set(routed_ids(pool, replicas))
     run.pool_of([r.id for r in replicas], {r.id: r for r in replicas})
-    run.ready_at = {i: run.upstreams[i] for i in run.live if pool and run.upstreams.get(i) in pool.upstreams}
+    run.trust(pool, replicas)
     run.deadline = ports.clock.now() + settings.progress_deadline
     return run
 
@@ -139,7 +139,6 @@ def _finish(run: Run) -> None:
         warm=warm.resting(resting, replicas, target),
     )
     run.settings = _as_begun(run.settings, record)
-    run.live -= {r.id for r in observed.leftovers()}
     perform(run, strategies.plan(run.settings, observed))
     warm.replaced(run, resting)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from rollout.control import condition, standing
 from rollout.errors import ProxyUnreachable, RolloutError, SpecError
+from rollout.membership import replicas_of
 from rollout.model import Finding, Pool, Replica, Severity
 from rollout.ports import Journal, RolloutRecord
 from rollout.steps.run import routed_ids, upstream_name
@@ -17,11 +18,12 @@ from rollout.wiring import Wired
 
 def status(wired: Wired, wanted: Sequence[str] = ()) -> dict[str, Any]:
     """The project, its proxy, and everything known of the services (default: all)."""
-    replicas = wired.ports.engine.all_replicas()  # one question, however many services
+    names = wanted or tuple(wired.project.services)
+    replicas = replicas_of(wired.ports.engine, names)
     return {
         "project": wired.project.name,
         "proxy": {"type": wired.project.proxy.type.value, "where": wired.process.describe(), **_proxy(wired)},
-        "services": [_service(wired, name, replicas.get(name, ())) for name in wanted or wired.project.services],
+        "services": [_service(wired, name, replicas.get(name, ())) for name in names],
     }
 
 

@@ -117,7 +117,7 @@ class Compose:
     def adopt(self, config: str, *, meanwhile: Callable[[], object] | None = None) -> LoadedProject:
         """A project that was resolved elsewhere, instead of the files. `meanwhile` as for `load`.
         Raises SpecError, ComposeError."""
-        hashing = self._start([*self.program, *self._hash_flags(), "config", "--hash", "*"], with_input=True)
+        hashing = self._start_hashing()
         try:
             if meanwhile:
                 meanwhile()
@@ -133,7 +133,7 @@ class Compose:
     def hashes(self, config: str) -> dict[str, str]:
         """The `com.docker.compose.config-hash` labels that containers created from `config` get, by service.
         Raises SpecError, ComposeError."""
-        hashing = self._start([*self.program, *self._hash_flags(), "config", "--hash", "*"], with_input=True)
+        hashing = self._start_hashing()
         return _hashes(hashing.finish(config, LOAD_TIMEOUT))
 
     def create(
@@ -246,7 +246,7 @@ class Compose:
             try:
                 # Hashed from the resolved project: from the files, `config --hash` leaves out what env_file brings in,
                 # and differs from the label that `up` sets. Started now, so that only its reading is waited for.
-                hashing = self._start([*self.program, *self._hash_flags(), "config", "--hash", "*"], with_input=True)
+                hashing = self._start_hashing()
                 both = beside.submit(_resolved_and_hashed, resolving, hashing)
                 if meanwhile:
                     meanwhile()
@@ -269,6 +269,11 @@ class Compose:
             warnings=words.warnings(resolved.stderr),
         )
         return self._loaded
+
+    def _start_hashing(self) -> Process:
+        """It waits for a resolved project as its input; every service in that was active when it was resolved."""
+        options = replace(self._options, files=("-",), project_directory=self.directory, profiles=(ALL_PROFILES,))
+        return self._start([*self.program, *self._flags(options), "config", "--hash", "*"], with_input=True)
 
     def _start(
         self, argv: Sequence[str], *, with_input: bool = False, merge: bool = False, keep_open: Sequence[int] = ()
@@ -293,12 +298,6 @@ class Compose:
             project_directory=self.directory,
         )
         return self._flags(resolved)
-
-    def _hash_flags(self) -> list[str]:
-        # every service that is in the text was active when it was resolved
-        return self._flags(
-            replace(self._options, files=("-",), project_directory=self.directory, profiles=(ALL_PROFILES,))
-        )
 
     def _active_profiles(self) -> tuple[str, ...]:
         if self._options.profiles:

@@ -18,7 +18,7 @@ from rollout.waiting import DeadlinePassed, wait_for
 _TIMEOUT = 5.0
 _BYTES_A_SECOND = 1_000_000  # of configuration that nginx reads, on a slow machine
 # Between starting new workers and telling the old ones to quit nginx's master pauses for 100 ms (its source, and
-# PROXIES 1: 113 ms at the least): earlier looks see nothing, and cost the engine 10 ms each, some of that before ps.
+# PROXIES 1: 113 ms at the least): earlier looks see nothing, and cost 10 ms each where only the engine can list them.
 _NOT_BEFORE = 0.097
 _LOOK = 0.002
 _LONGEST = 0.03

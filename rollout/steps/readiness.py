@@ -86,13 +86,20 @@ def ready_pool(run: Run, ids: Iterable[str]) -> Pool:
     """The pool of those of `ids` that are where they were found ready. One that has another address has been restarted
     since: it must pass a probe first, unless nothing would be left."""
     replicas = run.replicas()
-    fit = [i for i in ids if i in replicas and _stays_ready(run, replicas[i])]
+    fit = [i for i in ids if i in replicas and stays_ready(run, replicas[i])]
     return run.pool_of(fit or ids, replicas)
 
 
-def _stays_ready(run: Run, replica: Replica) -> bool:
+def stays_ready(run: Run, replica: Replica) -> bool:
+    """Whether it may take traffic where it is: found ready there before, or by a probe now."""
     upstream = run.upstream(replica)
-    return upstream is not None and (run.ready_at.get(replica.id) == upstream or why_not_ready(run, replica) is None)
+    if upstream is None:
+        return False
+    if run.ready_at.get(replica.id) != upstream:
+        if why_not_ready(run, replica) is not None:
+            return False
+        run.ready_at[replica.id] = upstream
+    return True
 
 
 def why_unready(prober: Prober, settings: ServiceSettings, network: str, replica: Replica) -> str | None:

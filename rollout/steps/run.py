@@ -86,8 +86,21 @@ class Run:
         return self.settings.name
 
     def begin_plan(self, plan: Plan) -> None:
+        """What the plan removes and no switch takes out had ended when it was made: it stays out, even if it runs again
+        by now."""
         self.plan, self.index = plan, 0
         self.batches[EXISTING] = list(plan.existing)
+        taken_out = {i for step in plan.steps if isinstance(step, Switch) for i in step.remove}
+        self.live -= {i for step in plan.steps if isinstance(step, Remove) for i in step.replicas} - taken_out
+
+    def trust(self, pool: Pool | None, replicas: Iterable[Replica]) -> None:
+        """What the pool names at its present address counts as found ready: one probe that fails under load must not
+        take it out."""
+        known = {(u.name, u.address) for u in pool.upstreams} if pool is not None else set()
+        for replica in replicas:
+            upstream = self.upstream(replica)
+            if upstream is not None and (upstream.name, upstream.address) in known:
+                self.ready_at[replica.id] = upstream
 
     def standing(self, *, fresh: bool = False) -> Standing:
         """What people have asked of this rollout so far; an undo is not asked anything any more."""

@@ -137,6 +137,11 @@ class Edge:
                 found[name] = path.read_bytes() if path.is_file() else "folder"
         return found
 
+    def settled(self) -> set[int]:
+        """The pids of all its processes, once no worker of an earlier reload is left to end."""
+        eventually(lambda: not any("shutting down" in title for title in self.titles()) or None)
+        return {process.pid for process in self.process.processes()}
+
     def titles(self) -> list[str]:
         return [process.title for process in self.process.processes()]
 

@@ -18,7 +18,6 @@ import pytest
 from rollout.errors import ProxyRejected, SpecError, StateError
 from rollout.model import InFlight, Pool, PoolOptions, ServiceSettings, Switched
 from rollout.proxies.nginx import Nginx
-from rollout.proxies.nginx_workers import workers
 from tests.e2e.nginx_bench import (
     NEW,
     OLD,
@@ -128,10 +127,10 @@ def test_several_services_are_one_reload(edge: Edge) -> None:
     assert [s.reloaded for s in first if isinstance(s, Switched)] == [True, True]
     assert (served_by(edge), served_by(edge, "other")) == ("1", "2")
     assert len(list(edge.rendered.glob("gen-*"))) <= 2
-    serving = workers(edge.process.processes()).serving
+    workers = edge.settled()
     again = adapter.switch_all([pool(one), pool(two, service="other")])
     assert [s.reloaded for s in again if isinstance(s, Switched)] == [False, False]
-    assert workers(edge.process.processes()).serving == serving
+    assert {p.pid for p in edge.process.processes()} == workers
 
 
 def test_a_service_that_nginx_refuses_takes_nothing_from_the_others(old_edge: Edge) -> None:
@@ -198,11 +197,11 @@ def test_no_answer_comes_from_the_former_pool_once_a_switch_is_over(edge: Edge) 
 def test_what_is_live_is_not_loaded_again(edge: Edge) -> None:
     adapter, one = edge.adapter(), edge.app(1)
     adapter.switch(pool(one))
-    before, tree = workers(edge.process.processes()).serving, edge.tree()  # an old one may still be ending
+    before, tree = edge.settled(), edge.tree()
     switched = edge.adapter().switch(pool(one))
     assert not switched.reloaded
     assert switched.previous == switched.current == pool(one)
-    assert workers(edge.process.processes()).serving == before
+    assert {p.pid for p in edge.process.processes()} == before
     assert edge.tree() == tree
 
 
@@ -350,7 +349,7 @@ BROKEN = {
 def test_a_bad_template_changes_no_byte_and_no_worker(old_edge: Edge) -> None:
     edge, one = old_edge, old_edge.app(1)
     edge.adapter().switch(pool(one))
-    tree, serving = edge.tree(), workers(edge.process.processes()).serving
+    tree, workers = edge.tree(), edge.settled()
     for what, text in BROKEN.items():
         adapter = templates(edge, text)
         for change in (adapter.prepare, adapter.switch):
@@ -358,7 +357,7 @@ def test_a_bad_template_changes_no_byte_and_no_worker(old_edge: Edge) -> None:
                 change(Pool("web"))
             assert edge.tree() == tree, what
             assert refused.value.details or "upstream.conf.j2" in refused.value.message, what
-    assert workers(edge.process.processes()).serving == serving
+    assert {p.pid for p in edge.process.processes()} == workers
     assert served_by(edge) == "1"
 
 
@@ -383,14 +382,14 @@ def test_a_reload_that_nginx_refuses_restores_what_was(edge: Edge) -> None:
     edge.apps.append(App(name, ""))
     eventually(lambda: docker("logs", name) or None)
     tree = edge.tree()
-    serving = workers(edge.process.processes()).serving
+    workers = {p.pid for p in edge.process.processes() if p.title == "nginx: worker process"}
     adapter = templates(edge, PLAIN + "server { listen 81; }\n")
     with pytest.raises(ProxyRejected) as refused:
         adapter.switch(pool(two))
     assert "still could not bind()" in "\n".join(refused.value.details)
     assert "2026" not in "\n".join(refused.value.details)
     assert edge.tree() == tree
-    assert workers(edge.process.processes()).serving == serving
+    assert {p.pid for p in edge.process.processes() if p.title == "nginx: worker process"} == workers
     assert served_by(edge) == "1"
     edge.settings = replace(edge.settings, templates="")
     assert not edge.adapter().switch(pool(one)).reloaded

@@ -11,7 +11,6 @@ from rollout.errors import DeployFailed, Interrupted, NotUndone
 from rollout.events import Event, Notice, RolloutStarted, StepStarted
 from rollout.model import FailureAction, Order, ServiceSettings, Strategy, UpdateConfig, Upstream
 from rollout.plan import Start
-from tests.simulation.fakes import Breakage
 from tests.simulation.others import Others
 from tests.simulation.scenario import V1, V2, V3, Scenario, settings
 from tests.simulation.test_deploys import every_way
@@ -192,9 +191,11 @@ def test_a_dead_replica_that_is_started_again_is_drained_before_it_goes() -> Non
     scenario.assert_settled(V1)
 
 
+@pytest.mark.parametrize("boot", [0.05, 60.0])
 @pytest.mark.parametrize("at", range(1, 26))
-def test_whenever_a_replica_dies_it_joins_again_only_after_a_probe(at: int) -> None:
-    """It dies at any call before the plan is made, and is back, at another address, as the rollout begins."""
+def test_whenever_a_replica_dies_it_joins_again_only_after_a_probe(at: int, boot: float) -> None:
+    """It dies at any call before the plan is made, and is back, at another address, as the rollout begins. A plan that
+    removes it does not find it in the pool then, even if it is ready again."""
     scenario = Scenario(settings())
     scenario.world.deaths_expected = True
     others, first = Others(scenario.world), next(iter(scenario.world.containers.values()))
@@ -202,7 +203,7 @@ def test_whenever_a_replica_dies_it_joins_again_only_after_a_probe(at: int) -> N
     def die() -> None:
         if scenario.world.calls == at:
             others.lose_address(first)
-            first.image.boot = 60.0
+            first.image.boot = boot
 
     scenario.world.on_tick = die
     scenario.events = _When("begun", lambda: others.start(first))
@@ -253,9 +254,7 @@ def test_where_there_is_nothing_to_go_back_to_the_new_version_is_not_taken_away(
     scenario.world.deaths_expected = True
     for container in list(scenario.world.containers.values()):
         Others(scenario.world).remove(container)
-    breakage = Breakage()
-    scenario.breakage = breakage
-    scenario.events = _When("monitor", lambda: setattr(breakage, "armed", "before"))
+    scenario.events = _When("monitor", lambda: setattr(scenario.breakage, "armed", "before"))
     with pytest.raises(NotUndone, match="revision 1 serves, but the rest"):
         scenario.deploy(V2)
     assert scenario.world.loaded[SERVICE].upstreams
