@@ -157,7 +157,8 @@ def test_a_restart_policy_does_not_bring_back_what_was_stopped(policy: str) -> N
         before = look(bench, stopped)
         assert before.state is ReplicaState.EXITED
         # the policy works: one that crashed later is back, so the stopped one would be as well
-        docker("exec", crashed, "sh", "-c", "kill -TERM 1")
+        # (detached: the command may itself be killed with its container)
+        docker("exec", "--detach", crashed, "sh", "-c", "kill -TERM 1")
         until(bench, lambda: look(bench, crashed).restart_count == 1 and look(bench, crashed).running)
         assert look(bench, stopped) == before
 
