@@ -48,9 +48,12 @@ class Deaths:
         self.at.append((began, time.monotonic()))
 
     def explain(self, failure: Failure) -> bool:
-        """One whose replica's network has gone with it hears nothing, and ends when its client gives up."""
+        """One whose replica's network has gone with it hears nothing, and ends when its client gives up. An upload
+        looks at its connection only as it goes on, `upload_seconds` after it has begun."""
         waited = MIX.timeout if failure.cls == "timeout" else 0.0
         longest = waited + (MIX.upload_seconds + AT_ONCE if waited else 0.0)
+        if failure.kind == "upload":
+            longest = max(longest, MIX.upload_seconds)
         ended_at = failure.monotonic
         return any(began <= ended_at - waited and ended_at - longest <= ended + self.grace for began, ended in self.at)
 
