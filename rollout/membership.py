@@ -58,7 +58,8 @@ def sync(run: Run, *, render: bool = True) -> frozenset[str]:
     pool = run.ports.proxy.pool(run.service)
     journal, service = run.ports.journal, run.service
     mine = belonging(replicas, pool, journal.warm(service), journal.live(service), journal.unfinished(service))
-    run.trust(pool, replicas)
+    in_force = pool is not None and run.ports.proxy.holds(pool)
+    run.trust(pool if in_force else None, replicas)
     wanted = [r for r in mine if r.health is not Health.UNHEALTHY and stays_ready(run, r)]
     if not wanted:
         if pool is not None and pool.upstreams:
@@ -67,7 +68,7 @@ def sync(run: Run, *, render: bool = True) -> frozenset[str]:
     by_id = {r.id: r for r in replicas}
     fresh = run.pool_of([r.id for r in wanted], by_id)
     run.live = {r.id for r in wanted}
-    if not render and pool == fresh and run.ports.proxy.holds(fresh):
+    if not render and in_force and pool == fresh:
         return frozenset(run.live)
     switched = run.ports.proxy.switch(fresh)
     if pool is not None and pool.upstreams != fresh.upstreams:

@@ -22,9 +22,9 @@ from rollout.errors import (
 )
 from rollout.events import Recovering, Sink, Warned
 from rollout.execution import close, outcome_of, perform, serves_alone, undo, unfinished
-from rollout.model import Promotion, Replica, Revision, ServiceSettings, Strategy
+from rollout.model import Pool, Promotion, Replica, Revision, ServiceSettings, Strategy
 from rollout.plan import Observed
-from rollout.ports import RolloutRecord
+from rollout.ports import Proxy, RolloutRecord
 from rollout.steps.pre_deploy import clear
 from rollout.steps.run import LeftPaused, Ports, Run, routed_ids
 
@@ -110,9 +110,17 @@ def _resume(
     pool = ports.proxy.pool(settings.name)
     run.live = set(routed_ids(pool, replicas))
     run.pool_of([r.id for r in replicas], {r.id: r for r in replicas})
-    run.trust(pool, replicas)
+    run.trust(pool if _in_force(ports.proxy, pool) else None, replicas)
     run.deadline = ports.clock.now() + settings.progress_deadline
     return run
+
+
+def _in_force(proxy: Proxy, pool: Pool | None) -> bool:
+    """A run that was killed between writing a pool and loading it leaves one that nobody has ever been sent to."""
+    try:
+        return pool is not None and proxy.holds(pool)
+    except ProxyUnreachable:
+        return False
 
 
 def _revision_before(run: Run, replicas: list[Replica]) -> Revision | None:

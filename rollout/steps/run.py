@@ -94,8 +94,8 @@ class Run:
         self.live -= {i for step in plan.steps if isinstance(step, Remove) for i in step.replicas} - taken_out
 
     def trust(self, pool: Pool | None, replicas: Iterable[Replica]) -> None:
-        """What the pool names at its present address counts as found ready: one probe that fails under load must not
-        take it out."""
+        """What a pool in force names at its present address counts as found ready: one probe that fails under load must
+        not take it out."""
         known = {(u.name, u.address) for u in pool.upstreams} if pool is not None else set()
         for replica in replicas:
             upstream = self.upstream(replica)

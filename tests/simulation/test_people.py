@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -260,3 +261,20 @@ def test_where_there_is_nothing_to_go_back_to_the_new_version_is_not_taken_away(
     assert scenario.world.loaded[SERVICE].upstreams
     scenario.deploy(V2)
     scenario.assert_settled(V2)
+
+
+def test_a_pool_that_was_written_and_never_loaded_makes_nobody_ready() -> None:
+    """Killed between the two; by the time the next run comes, who would have come into the pool is ill."""
+    shown = 0
+    for at in range(1, 500):
+        scenario = Scenario(settings())
+        with suppress(Crash):
+            scenario.deploy(V2, crash_at=at)
+            break
+        written, loaded = scenario.world.disk[SERVICE], scenario.world.loaded[SERVICE]
+        for container in scenario.world.containers.values():
+            if name_of(container) in written.names - loaded.names:
+                container.image, shown = replace(container.image, healthy=False), shown + 1
+        scenario.deploy(V3)  # the world would not have one take traffic that is ill
+        scenario.assert_settled(V3)
+    assert shown, "no kill was between the two"
