@@ -1,6 +1,6 @@
 """Everything put together: the project loaded, the ports made. The only module that knows all the parts by name.
 
-What is heavy (the Docker SDK, Jinja2, pydantic) is imported while Compose resolves the project: it costs no time.
+What is heavy (the Docker SDK, Jinja2, PyYAML) is imported while Compose resolves the project: it costs no time.
 """
 
 from __future__ import annotations
@@ -113,11 +113,10 @@ def _warm_up(connection: Connection, meanwhile: Callable[[], object]) -> None:
 
 
 def _import_what_comes_next() -> None:
-    from rollout import spec
 
-    spec.warm_up()
     import rollout.deploy
-    import rollout.journal  # noqa: F401
+    import rollout.journal
+    import rollout.spec  # noqa: F401
 
 
 @contextmanager

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from voluptuous import Invalid
+
 from rollout.errors import Fault
 
 Place = tuple[str | int, ...]
+_PLANNED = {"canary"}
 
 
-class Refused(ValueError):
+class Refused(Invalid):
     """A value is not acceptable: why, and what to write instead."""
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -48,6 +51,27 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     words = list(known)
     near = difflib.get_close_matches(str(word), words, n=1)
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(words)}"
+
+
+def unknown_key(key: object, known: Iterable[str]) -> Refused:
+    if not isinstance(key, str):
+        return Refused("keys must be words")
+    return Refused(f"unknown key {dotted((key,))}", did_you_mean(key, sorted(known)))
+
+
+def unknown_word(value: object, words: Sequence[str]) -> Refused:
+    """Where only one of `words` can stand."""
+    known = f"known: {', '.join(words)}"
+    if isinstance(value, str) and value in _PLANNED:
+        return Refused(f"{value} is not available yet", known)
+    near = did_you_mean(value, words)
+    return Refused(f"unknown value {shown(value)}", near if near == known else f"{near} {known}")
+
+
+def shown(value: object) -> str:
+    """A value for a message: short, and its control characters made visible."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
 
 
 def _at(place: Place, lines: Sequence[tuple[str, Mapping[Place, int]]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rollout.model import Hook, Hooks
@@ -11,23 +12,23 @@ from rollout.spec.faults import Faults, Place
 _DEFAULTS = {"pre_deploy": (300.0, True), "post_switch": (30.0, True), "pre_stop": (30.0, False)}
 
 
-def read_hooks(section: Any, place: Place, faults: Faults) -> Hooks:
+def read_hooks(section: Mapping[str, Any], place: Place, faults: Faults) -> Hooks:
     """Those that are there. Faults are added; what has some is read as far as it goes."""
-    asked = [name for name in _DEFAULTS if name in section.model_fields_set]
-    return Hooks(**{name: _hook(name, getattr(section, name), (*place, name), faults) for name in asked})
+    return Hooks(**{name: _hook(name, section[name], (*place, name), faults) for name in _DEFAULTS if name in section})
 
 
-def _hook(name: str, section: Any, place: Place, faults: Faults) -> Hook:
-    if section.command and section.host_command:
+def _hook(name: str, section: Mapping[str, Any], place: Place, faults: Faults) -> Hook:
+    if "command" in section and "host_command" in section:
         faults.add(place, "command and host_command exclude each other", "keep one: in a container, or on the host")
-    if not (section.command or section.host_command):
+    if not ("command" in section or "host_command" in section):
         faults.add(place, "does not say what to run", 'add command: ["./manage.py", "migrate"], or host_command')
     seconds, fails = _DEFAULTS[name]
-    if section.timeout is not None and section.timeout <= 0:
+    timeout = section.get("timeout", seconds)
+    if timeout <= 0:
         faults.add((*place, "timeout"), "must be longer than 0", "like 5m")
     return Hook(
-        command=section.command or (),
-        host_command=section.host_command or (),
-        timeout=seconds if section.timeout is None else section.timeout,
-        fails=fails if section.failure is None else section.failure == "fail",
+        command=section.get("command", ()),
+        host_command=section.get("host_command", ()),
+        timeout=timeout,
+        fails=section["failure"] == "fail" if "failure" in section else fails,
     )

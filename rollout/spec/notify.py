@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,22 @@ from rollout.model import NotifySettings
 from rollout.spec.faults import Faults, Place
 
 
-def read_notify(sections: Sequence[Any], directory: str, place: Place, faults: Faults) -> tuple[NotifySettings, ...]:
+def read_notify(
+    sections: Sequence[Mapping[str, Any]], directory: str, place: Place, faults: Faults
+) -> tuple[NotifySettings, ...]:
     """Each with its files' paths absolute, seen from `directory`. Faults are added."""
     return tuple(_one(section, directory, (*place, index), faults) for index, section in enumerate(sections))
 
 
-def _one(section: Any, directory: str, place: Place, faults: Faults) -> NotifySettings:
-    from rollout.spec.sections import given
-
-    values = given(section)
-    if section.url and section.url_file:
+def _one(section: Mapping[str, Any], directory: str, place: Place, faults: Faults) -> NotifySettings:
+    values = dict(section)
+    if "url" in values and "url_file" in values:
         faults.add(place, "url and url_file exclude each other", "keep url_file if the address is a secret")
-    if not (section.url or section.url_file):
+    if not ("url" in values or "url_file" in values):
         faults.add(place, "does not say where to", "add url: https://…, or url_file: PATH if the address is a secret")
-    if section.format == "slack" and section.secret_file:
+    if values.get("format") == "slack" and "secret_file" in values:
         faults.add((*place, "secret_file"), "means nothing to slack, which checks no signature", "remove it")
-    if section.on == ():
+    if values.get("on") == ():
         faults.add((*place, "on"), "names no outcome", "remove it for all of them")
     for key in ("url_file", "secret_file"):
         if key in values:

@@ -5,30 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rollout.errors import Fault, SpecError, UsageError
 from rollout.model import Project, ProxySettings, ProxyType, ServiceSettings, WebhookSettings
 from rollout.preflight import blockers
 from rollout.spec.faults import Faults, Place, did_you_mean
 from rollout.spec.notify import read_notify
+from rollout.spec.section import validate
+from rollout.spec.sections import PROJECT
 from rollout.spec.service import read_service
-from rollout.spec.validate import validate
-
-if TYPE_CHECKING:
-    from rollout.spec.sections import ProjectSection
 
 KEY = "x-rollout"
 _NGINX_ONLY = ("status_port",)
 _HAPROXY_ONLY = ("socket", "master_socket")
 _HOST_ONLY = ("pid_file", "binary", "main_config")
-
-
-def warm_up() -> None:
-    """Import what `read_project` needs; meant for the time while Compose works."""
-    import yaml  # noqa: F401
-
-    import rollout.spec.sections  # noqa: F401
 
 
 def read_project(document: Mapping[str, Any], directory: str, config: str, *, files: Sequence[str] = ()) -> Project:
@@ -42,7 +33,8 @@ def read_project(document: Mapping[str, Any], directory: str, config: str, *, fi
     services: Mapping[str, Any] = document.get("services") or {}
     section = _section(document, faults)
     proxy = _proxy(section, document, directory, faults) if section else None
-    notify = read_notify(section.notify, directory, (KEY, "notify"), faults) if section else ()
+    notify = read_notify(section.get("notify", ()), directory, (KEY, "notify"), faults) if section else ()
+    webhook = _webhook(section, directory, faults) if section else None
     networks = _network_names(document)
     read: dict[str, ServiceSettings] = {}
     for name, raw in services.items():
@@ -54,7 +46,6 @@ def read_project(document: Mapping[str, Any], directory: str, config: str, *, fi
         faults.add(("services",), f"no service has {KEY}", f"add {KEY}: {{ port: 8000 }} to the one to deploy")
     if faults.found or proxy is None or section is None:
         raise SpecError([*faults.as_errors(files), *_also_blocked(read, services, proxy)])
-    webhook = _webhook(section, directory)
     return Project(str(document.get("name", "")), directory, proxy, read, config, webhook, notify)
 
 
@@ -87,9 +78,7 @@ def _network_names(document: Mapping[str, Any]) -> dict[str, str]:
     return {key: str((network or {}).get("name") or f"{project}_{key}") for key, network in declared.items()}
 
 
-def _section(document: Mapping[str, Any], faults: Faults) -> ProjectSection | None:
-    from rollout.spec.sections import ProjectSection
-
+def _section(document: Mapping[str, Any], faults: Faults) -> dict[str, Any] | None:
     if KEY not in document:
         hint = (
             f"add {KEY}: {{ proxy: {{ type: nginx, service: edge, config: ./edge/rollout.d }} }} at the top level of "
@@ -97,22 +86,24 @@ def _section(document: Mapping[str, Any], faults: Faults) -> ProjectSection | No
         )
         faults.add((KEY,), "is missing: rollout does not know the proxy", hint)
         return None
-    return validate(ProjectSection, document[KEY], (KEY,), faults)
+    return validate(PROJECT, document[KEY], (KEY,), faults)
 
 
-def _webhook(section: ProjectSection, directory: str) -> WebhookSettings | None:
-    webhook = section.serve.webhook
-    return WebhookSettings(_absolute(webhook.secret_file, directory), webhook.images) if webhook else None
+def _webhook(section: Mapping[str, Any], directory: str, faults: Faults) -> WebhookSettings | None:
+    webhook = section.get("serve", {}).get("webhook")
+    if webhook is None:
+        return None
+    if not webhook["images"]:
+        faults.add((KEY, "serve", "webhook", "images"), "allows no image", "like registry.example/shop/web:*")
+    return WebhookSettings(_absolute(webhook["secret_file"], directory), webhook["images"])
 
 
 def _proxy(
-    section: ProjectSection, document: Mapping[str, Any], directory: str, faults: Faults
+    section: Mapping[str, Any], document: Mapping[str, Any], directory: str, faults: Faults
 ) -> ProxySettings | None:
-    from rollout.spec.sections import given
-
     before = len(faults.found)
     place: Place = (KEY, "proxy")
-    values = given(section.proxy)
+    values = dict(section["proxy"])
     _check_where(values, document.get("services") or {}, place, faults)
     _check_fitting(values, place, faults)
     for key in ("config", "templates", "pid_file", "main_config", "socket", "master_socket"):

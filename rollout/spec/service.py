@@ -18,7 +18,8 @@ from rollout.model import (
 )
 from rollout.spec.faults import Faults, Place, Refused
 from rollout.spec.hooks import read_hooks
-from rollout.spec.validate import validate
+from rollout.spec.section import validate
+from rollout.spec.sections import SERVICE, UPDATE
 from rollout.spec.values import image, seconds, service_name
 
 Raw = Mapping[str, Any]
@@ -36,28 +37,28 @@ def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Fault
 
     `networks` maps the project's network keys to the engine's names.
     """
-    from rollout.spec.sections import ServiceSection, given
-
     place: Place = ("services", name)
     before = len(faults.found)
     _check(service_name, name, place, faults)
     _check(image, raw.get("image") or "none", (*place, "image"), faults)
-    section: Any = validate(ServiceSection, raw.get("x-rollout"), (*place, "x-rollout"), faults)
+    section = validate(SERVICE, raw.get("x-rollout"), (*place, "x-rollout"), faults)
     deploy = raw.get("deploy") or {}
     update = _update(deploy.get("update_config"), (*place, "deploy", "update_config"), faults)
     back = deploy.get("rollback_config")
     rollback = _update(back, (*place, "deploy", "rollback_config"), faults) if back else None
     if section is None:
         return None
-    port = section.port or _exposed_port(raw, (*place, "x-rollout", "port"), faults)
-    health = _health(section.health, raw, (*place, "x-rollout", "health"), faults)
-    hooks = read_hooks(section.hooks, (*place, "x-rollout", "hooks"), faults)
-    if section.promotion == Promotion.MANUAL and section.strategy != Strategy.BLUE_GREEN:
+    port = section.get("port") or _exposed_port(raw, (*place, "x-rollout", "port"), faults)
+    health = _health(section.get("health", {}), raw, (*place, "x-rollout", "health"), faults)
+    hooks = read_hooks(section.get("hooks", {}), (*place, "x-rollout", "hooks"), faults)
+    strategy = Strategy(section.get("strategy", Strategy.ROLLING))
+    promotion = Promotion(section.get("promotion", Promotion.AUTO))
+    if promotion is Promotion.MANUAL and strategy is not Strategy.BLUE_GREEN:
         hint = "write strategy: blue-green, which has one switch to wait before"
-        faults.add((*place, "x-rollout", "promotion"), f"manual means nothing to {section.strategy}", hint)
-    chosen = given(section, "drain_timeout", "keep_warm", "keep", "progress_deadline")
+        faults.add((*place, "x-rollout", "promotion"), f"manual means nothing to {strategy}", hint)
+    chosen = _of(section, "drain_timeout", "keep_warm", "keep", "progress_deadline")
     chosen.setdefault("progress_deadline", max(600.0, 2 * health.healthy_deadline))
-    schedule = _schedule(section.schedule, raw, (*place, "x-rollout", "schedule"), faults)
+    schedule = _schedule(section.get("schedule"), raw, (*place, "x-rollout", "schedule"), faults)
     if len(faults.found) > before:
         return None
     settings = ServiceSettings(
@@ -65,14 +66,14 @@ def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Fault
         port=port,
         image=str(raw.get("image") or ""),
         replicas=_replicas(raw),
-        strategy=Strategy(section.strategy),
-        promotion=Promotion(section.promotion),
+        strategy=strategy,
+        promotion=promotion,
         health=health,
         update=update,
         rollback=rollback,
         stop_grace_period=_compose_seconds(raw.get("stop_grace_period"), 10.0),
         hooks=hooks,
-        pool=PoolOptions(**given(section, "keepalive", "keepalive_timeout", "hosts", "balance")),
+        pool=PoolOptions(**_of(section, "keepalive", "keepalive_timeout", "hosts", "balance")),
         networks=_networks(raw, networks),
         depends_on=tuple(sorted(raw.get("depends_on") or {})),
         container_name=str(raw.get("container_name") or ""),
@@ -82,6 +83,11 @@ def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Fault
     )
     check_times(settings, place, faults)
     return settings
+
+
+def _of(section: Raw, *keys: str) -> dict[str, Any]:
+    """What the user gave of these: defaults stay the core's business."""
+    return {key: section[key] for key in keys if key in section}
 
 
 def default_deadline(docker: Raw | None) -> float:
@@ -129,25 +135,23 @@ def check_times(settings: ServiceSettings, place: Place, faults: Faults) -> None
         )
 
 
-def _health(section: Any, raw: Raw, place: Place, faults: Faults) -> HealthCheck:
-    from rollout.spec.sections import given
-
-    asked = [key for key in ("path", "tcp", "command") if getattr(section, key)]
+def _health(section: Raw, raw: Raw, place: Place, faults: Faults) -> HealthCheck:
+    asked = [key for key in ("path", "tcp", "command") if section.get(key)]
     if len(asked) > 1:
         faults.add(place, f"{' and '.join(asked)} exclude each other", "keep one: path, tcp or command")
-    if not section.path:
+    if not section.get("path"):
         for key in ("host", "headers", "expect"):
-            if getattr(section, key):
+            if section.get(key):
                 faults.add((*place, key), "only means something with path", "add path: /healthz, or remove it")
     docker = _docker_check(raw)
-    values = given(section)
+    values = dict(section)
     values.setdefault("healthy_deadline", _deadline(docker, values))
     if docker is not None:
         values.setdefault("start_period", _compose_seconds(docker.get("start_period"), 0.0))
     return HealthCheck(docker=bool(docker and docker.get("test")), **values)
 
 
-def _schedule(section: Any, raw: Raw, place: Place, faults: Faults) -> Schedule | None:
+def _schedule(section: Raw | None, raw: Raw, place: Place, faults: Faults) -> Schedule | None:
     if section is None:
         return None
     reference = str(raw.get("image") or "")
@@ -155,11 +159,11 @@ def _schedule(section: Any, raw: Raw, place: Place, faults: Faults) -> Schedule 
         faults.add(place, "the service names no image, so there is no registry to ask", "add image, or remove schedule")
     if "@" in reference:
         faults.add(place, "the image is named by its digest, which never changes", "name it by a tag, like app:1")
-    if section.interval < SHORTEST_INTERVAL:
+    interval: float = section["interval"]
+    if interval < SHORTEST_INTERVAL:
         hint = f"write {SHORTEST_INTERVAL:g}s or more, like 1h: registries limit how often they answer"
-        faults.add((*place, "interval"), f"{section.interval:g}s is too often", hint)
-    jitter = section.interval / 10 if section.jitter is None else section.jitter
-    return Schedule(section.interval, jitter, section.window or ())
+        faults.add((*place, "interval"), f"{interval:g}s is too often", hint)
+    return Schedule(interval, section.get("jitter", interval / 10), section.get("window", ()))
 
 
 def _deadline(docker: Raw | None, values: Mapping[str, Any]) -> float:
@@ -181,12 +185,9 @@ def _docker_check(raw: Raw) -> Raw | None:
 def _update(raw: Raw | None, place: Place, faults: Faults) -> UpdateConfig:
     if not raw:
         return UpdateConfig()
-    from rollout.spec.sections import UpdateSection, given
-
-    section = validate(UpdateSection, raw, place, faults)
-    if section is None:
+    values = validate(UPDATE, raw, place, faults)
+    if values is None:
         return UpdateConfig()
-    values = given(section)
     if "order" in values:
         values["order"] = Order(values["order"])
     if "failure_action" in values:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from rollout.model import Window
-from rollout.spec.faults import Refused
+from rollout.spec.faults import Refused, shown, unknown_word
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(h|ms|m|s|us|µs|ns)")
@@ -52,10 +53,63 @@ def seconds(value: object) -> float:
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
-def shown(value: object) -> str:
-    """A value for a message: short, and its control characters made visible."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+def whole(low: int, high: int | None = None) -> Callable[[object], int]:
+    """A whole number, `high` included; also as text, as a variable brings it."""
+
+    def read(value: object) -> int:
+        number = _number(value)
+        if number is None or not number.is_integer():
+            raise Refused(f"must be a whole number, not {shown(value)}")
+        return int(_between(number, low, high, value))
+
+    return read
+
+
+def ratio(value: object) -> float:
+    """A number from 0 to 1."""
+    number = _number(value)
+    if number is None:
+        raise Refused(f"must be a number, not {shown(value)}")
+    return _between(number, 0, 1, value)
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _between(number: float, low: int, high: int | None, value: object) -> float:
+    if number < low:
+        raise Refused(f"must be at least {low}, not {shown(value)}")
+    if high is not None and number > high:
+        raise Refused(f"must be at most {high}, not {shown(value)}")
+    return number
+
+
+def flag(value: object) -> bool:
+    """True or false; also as text, as a variable brings it."""
+    word = value.lower() if isinstance(value, str) else value
+    if word in ("true", "yes", "on", "1", 1):
+        return True
+    if word in ("false", "no", "off", "0", 0):
+        return False
+    raise Refused(f"must be true or false, not {shown(value)}")
+
+
+def one_of(*words: str) -> Callable[[object], str]:
+    """One of these words."""
+
+    def read(value: object) -> str:
+        if isinstance(value, str) and value in words:
+            return value
+        raise unknown_word(value, words)
+
+    return read
 
 
 def printable(value: object) -> str:

@@ -65,6 +65,7 @@ def test_a_deploy_is_begun_recorded_and_told_to_its_end(api: Api) -> None:
         ("/v1/deploy", {"force": "yes"}, 422),
         ("/v1/deploy", {"wait_lock": -1}, 422),
         ("/v1/deploy", {"unknown": 1}, 422),
+        ("/v1/deploy", {"strategy": "canary"}, 422),
         ("/v1/deploy", [], 422),
         ("/v1/services/nothing/rollback", {}, 404),
         ("/v1/services/web/rollback", {"to": 0}, 422),
@@ -79,6 +80,22 @@ def test_bad_input_changes_nothing(api: Api, path: str, body: object, status: in
     answer = api.unix("POST", path, body)
     assert (answer.status, answer.json["exit_code"]) == (status, 2), answer.body
     assert (api.performed, api.journal.wishes(2), api.audited()) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"imagee": "a"}, "body.imagee: unknown key imagee"),
+        ({"strategy": "blue-gren"}, "unknown value 'blue-gren' (did you mean blue-green? known: rolling, blue-green"),
+        ({"wait_lock": -1}, "body.wait_lock: must be at least 0, not -1"),
+        ({"force": "yes"}, "body.force: must be true or false, not 'yes'"),
+        ({"services": "web"}, "body.services: must be a list, not 'web'"),
+        ({"image": "A B"}, "body.image: 'A B' is not an image"),
+    ],
+)
+def test_what_is_refused_is_said_as_for_a_file(api: Api, body: object, words: str) -> None:
+    (detail,) = api.unix("POST", "/v1/deploy", body).json["details"]
+    assert words in detail
 
 
 @pytest.mark.parametrize(
@@ -97,6 +114,13 @@ def test_what_has_ended_is_kept_for_a_while_and_without_the_project_that_came_wi
     assert len(kept) <= KEPT + 1
     assert {operation.asked.config for operation in kept} == {""}
     assert api.unix("GET", "/v1/operations/1").status == 404
+
+
+def test_a_project_that_comes_along_arrives_as_it_was_sent(api: Api) -> None:
+    """Compose writes a dollar twice, and reads it so: a single one would be a variable."""
+    config = 'services: { web: { environment: { PASSWORD: "a$$b" } } }'
+    ended(api, api.unix("POST", "/v1/deploy", {"config": config}))
+    assert [asked.config for asked in api.performed] == [config]
 
 
 def test_one_key_is_one_operation(api: Api) -> None:

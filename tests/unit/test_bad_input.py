@@ -302,8 +302,8 @@ def test_every_fault_of_a_file_comes_at_once(directory: Path) -> None:
     assert [fault.path for fault in faults_of(document, directory)] == [
         "x-rollout.proxy.type",
         "services.web.x-rollout.health.path",
-        "services.web.x-rollout.drain_timeout",
         "services.web.x-rollout.prot",
+        "services.web.x-rollout.drain_timeout",
         "services.web.deploy.update_config.order",
         "services.other.x-rollout.port",
     ]

@@ -17,7 +17,7 @@ from rollout.cli.options import Globals, as_seconds, gathered, global_options
 from rollout.cli.program import VERBS, program
 from rollout.model import HealthCheck, ServiceSettings
 
-HEAVY = {"docker", "jinja2", "requests", "pydantic", "rich", "yaml", "tenacity", "sqlite3", "urllib3"}
+HEAVY = {"docker", "jinja2", "requests", "pydantic", "voluptuous", "rich", "yaml", "tenacity", "sqlite3", "urllib3"}
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["--version"], ["deploy", "--help"], ["status", "-h"]])

@@ -9,23 +9,13 @@ from pathlib import Path
 
 import click
 import pytest
-from pydantic import BaseModel
 
 from bench.table import quoted
 from rollout.cli.program import VERBS, program
 from rollout.errors import ExitCode
 from rollout.model import HealthCheck, PoolOptions, ServiceSettings, UpdateConfig
-from rollout.spec.sections import (
-    HealthSection,
-    HookSection,
-    HooksSection,
-    NotifySection,
-    ProxySection,
-    ScheduleSection,
-    ServiceSection,
-    UpdateSection,
-    WebhookSection,
-)
+from rollout.spec import sections
+from rollout.spec.section import Section
 from rollout.spec.values import seconds
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,27 +44,27 @@ def code(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("title", "model"),
+    ("title", "keys"),
     [
-        ("`x-rollout.proxy`", ProxySection),
-        ("`services.NAME.x-rollout`", ServiceSection),
-        ("`services.NAME.x-rollout.health`", HealthSection),
-        ("`services.NAME.x-rollout.schedule`", ScheduleSection),
-        ("`services.NAME.x-rollout.hooks`", HooksSection),
-        ("`services.NAME.x-rollout.hooks.HOOK`", HookSection),
-        ("`x-rollout.notify`", NotifySection),
-        ("`x-rollout.serve.webhook`", WebhookSection),
-        ("`services.NAME.deploy.update_config`", UpdateSection),
+        ("`x-rollout.proxy`", sections.PROXY),
+        ("`services.NAME.x-rollout`", sections.SERVICE),
+        ("`services.NAME.x-rollout.health`", sections.HEALTH),
+        ("`services.NAME.x-rollout.schedule`", sections.SCHEDULE),
+        ("`services.NAME.x-rollout.hooks`", sections.HOOKS),
+        ("`services.NAME.x-rollout.hooks.HOOK`", sections.HOOK),
+        ("`x-rollout.notify`", sections.NOTIFY),
+        ("`x-rollout.serve.webhook`", sections.WEBHOOK),
+        ("`services.NAME.deploy.update_config`", sections.UPDATE),
     ],
 )
-def test_the_reference_names_exactly_the_keys_there_are(title: str, model: type[BaseModel]) -> None:
-    assert sorted(first_column(section(title))) == sorted(model.model_fields)
+def test_the_reference_names_exactly_the_keys_there_are(title: str, keys: Section) -> None:
+    assert sorted(first_column(section(title))) == sorted(keys.fields)
 
 
 def test_the_readme_names_only_keys_there_are() -> None:
     named = {key.removeprefix("x-rollout.") for key in first_column(README) if key.startswith("x-rollout.")}
     assert named
-    assert named <= set(ServiceSection.model_fields)
+    assert named <= set(sections.SERVICE.fields)
 
 
 @pytest.mark.parametrize(

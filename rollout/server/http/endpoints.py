@@ -17,10 +17,10 @@ from starlette.routing import Route
 from rollout.errors import Bug, RolloutError, SpecError
 from rollout.events import Notice
 from rollout.server.http import problems
+from rollout.server.http.judging import judge
 from rollout.server.http.schemas import Answer, Asked, NoQuery, Query
 from rollout.server.http.site import Site
 from rollout.spec.faults import Faults
-from rollout.spec.validate import validate
 
 LONGEST_KEY = 200
 
@@ -97,7 +97,7 @@ async def _understood(endpoint: Endpoint, request: Request) -> Call:
 
 def _judged(model: type[Asked], values: object, where: str) -> Asked:
     faults = Faults()
-    found = validate(model, values, (where,), faults)
+    found = judge(model, values, (where,), faults)
     if found is None:
         listed = faults.as_errors()
         # the same errors as for a Compose file, but of this request

@@ -7,8 +7,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from rollout.spec import values
+from rollout.spec.faults import Refused
 
 LONGEST_WAIT = 86400.0  # seconds
+
+
+def _image(value: object) -> str:
+    try:
+        return values.image(value)
+    except Refused as refused:  # pydantic wants its own kind of error
+        raise ValueError(f"{refused.message}; {refused.hint}") from None
 
 
 class Asked(BaseModel):
@@ -23,7 +31,7 @@ class Answer(BaseModel):
 
 ServiceName = Annotated[str, Field(pattern=values.SERVICE_PATTERN, max_length=values.LONGEST_NAME)]
 Image = Annotated[
-    str, BeforeValidator(values.image), Field(json_schema_extra={"pattern": values.IMAGE_PATTERN, "maxLength": 400})
+    str, BeforeValidator(_image), Field(json_schema_extra={"pattern": values.IMAGE_PATTERN, "maxLength": 400})
 ]
 WaitLock = Annotated[
     float, Field(ge=0, le=LONGEST_WAIT, description="Seconds to wait for another rollout of the same service.")
