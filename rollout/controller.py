@@ -17,6 +17,7 @@ from rollout.errors import RolloutError, SpecError
 from rollout.events import Notice, Sink, Warned
 from rollout.model import Health, Pool, Replica, Revision, RevisionKey, ServiceSettings, Switched, Upstream
 from rollout.ports import SYNC, RolloutRecord, Warm
+from rollout.steps.following import followed
 from rollout.steps.run import Ports, Run, routed_ids, upstream_name, upstream_of
 
 AT_A_TIME = 200  # services whose leases are held together: whoever wants one of them waits for all
@@ -200,7 +201,7 @@ class Controller:
         self._told.pop((pool.service, "pool-refused"), None)
         self._confirmed[pool.service] = (pool, fingerprint)
         if before != pool:
-            self._emit(membership.followed(before, pool))
+            self._emit(followed(before, pool))
 
     def _decide(self, one: Seen) -> Decision:
         decision = decide(one, self._proven)

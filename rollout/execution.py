@@ -23,6 +23,7 @@ from rollout.events import (
 from rollout.model import Counters, FailureAction
 from rollout.plan import Check, Drain, Monitor, Observed, Plan, PostSwitch, Remove, Step, Stop, Switch
 from rollout.receipt import Receipt, total_usage
+from rollout.steps.following import Following
 from rollout.steps.run import LeftPaused, ReplicaFailed, Run, routed_ids
 from rollout.steps.usage import measurements
 from rollout.strategies.undo import undo as undo_plan
@@ -55,7 +56,7 @@ def heed(run: Run, step: Step) -> None:
 
 def _stand_still(run: Run, step: Step) -> None:
     run.emit(Paused(run.service, run.record.id, run.standing().paused, step.text()))
-    began = run.ports.clock.now()
+    began, following = run.ports.clock.now(), Following(run)
     with run.off_the_clock():
         while run.standing().paused and not run.aborted_by():
             run.stop_if_asked()
@@ -64,7 +65,7 @@ def _stand_still(run: Run, step: Step) -> None:
                     f"service {run.service}: rollout {run.record.id} is paused and stays as it is",
                     hint=f"`rollout resume {run.service}` or `rollout abort {run.service}`, then `rollout sync`",
                 )
-            run.ports.clock.sleep(GLANCE)
+            following.sleep(GLANCE)
     run.phases["paused"] = run.phases.get("paused", 0.0) + run.ports.clock.now() - began
     if by := run.standing().resumed:
         run.emit(Resumed(run.service, by))

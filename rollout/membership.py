@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rollout.events import Notice, Warned
-from rollout.model import Health, Pool, Replica, Revision, Upstream
+from rollout.events import Warned
+from rollout.model import Health, Pool, Replica, Revision
 from rollout.ports import Engine, RolloutRecord, Warm
+from rollout.steps.following import followed, named
 from rollout.steps.readiness import stays_ready
 from rollout.steps.run import Run, routed_ids
 
@@ -80,21 +81,5 @@ def sync(run: Run, *, render: bool = True) -> frozenset[str]:
 
 
 def nothing_ready(pool: Pool) -> Warned:
-    text = f"no replica of {pool.service} is ready; the pool is left as it was ({_names(pool.upstreams) or 'empty'})"
+    text = f"no replica of {pool.service} is ready; the pool is left as it was ({named(pool.upstreams) or 'empty'})"
     return Warned(pool.service, "nothing-ready", text)
-
-
-def followed(before: Pool, after: Pool) -> Notice:
-    return Notice(after.service, f"the pool follows its replicas: {_difference(before, after)}")
-
-
-def _difference(before: Pool, after: Pool) -> str:
-    gone = set(before.upstreams) - set(after.upstreams)
-    came = set(after.upstreams) - set(before.upstreams)
-    parts = [f"in {_names(tuple(sorted(came)))}"] if came else []
-    parts += [f"out {_names(tuple(sorted(gone)))}"] if gone else []
-    return ", ".join(parts) or "its settings have changed"
-
-
-def _names(upstreams: tuple[Upstream, ...]) -> str:
-    return ", ".join(f"{u.name} ({u.address})" for u in upstreams)

@@ -5,20 +5,22 @@ The world checks G1 and G2 at every port call. A wish comes from another process
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from rollout.control import BY_FAILURE_ACTION, GLANCE, Wish
 from rollout.errors import Aborted, DeployFailed, Interrupted, NotUndone, RolloutError, UsageError
-from rollout.events import Finished, Held, Paused, Recovering, Resumed, StepStarted, Warned
-from rollout.model import FailureAction, Pool, Promotion, ServiceSettings, Strategy, UpdateConfig
+from rollout.events import Finished, Held, Notice, Paused, Recovering, Resumed, StepStarted, Warned
+from rollout.model import FailureAction, Pool, Promotion, ServiceSettings, Strategy, UpdateConfig, Upstream
 from rollout.receipt import Receipt
+from tests.simulation.others import Others
 from tests.simulation.scenario import V1, V2, V3, Scenario, settings
 from tests.simulation.test_crashes import _telling_calls
 from tests.simulation.test_deploys import WAYS, every_way
-from tests.simulation.world import SERVICE, Crash
+from tests.simulation.world import SERVICE, Container, Crash, name_of
 
 BY_HAND = WAYS["blue-green, promoted by hand"]
 
@@ -404,3 +406,61 @@ def test_an_abort_that_comes_when_the_old_are_put_aside_is_told_and_not_done() -
     scenario.world.on_tick = happen
     scenario.deploy(V2)
     scenario.assert_settled(V2, warm=2)
+
+
+# --- the pool, while a rollout waits --------------------------------------------------------------------------------
+
+
+Story = Generator[Callable[[], bool], None, None]
+
+
+def told_beside(scenario: Scenario, story: Story) -> None:
+    """Go on with the story whenever the condition that it has yielded last is true, at any port call."""
+    condition = next(story)
+
+    def happen() -> None:
+        nonlocal condition
+        if condition():
+            condition = next(story, lambda: False)
+
+    scenario.world.on_tick = happen
+
+
+def waiting(scenario: Scenario) -> bool:
+    said = [e for e in scenario.events if not isinstance(e, Notice)]
+    return bool(said) and (isinstance(said[-1], (Held, Paused)) or getattr(said[-1], "step", "") == "delay")
+
+
+@pytest.mark.parametrize("why", ["held", "paused", "delay"])
+def test_the_pool_follows_what_serves_while_a_rollout_waits(why: str) -> None:
+    """One old replica dies, and another is restarted elsewhere and boots for long."""
+    rolling = settings(replicas=4, update=UpdateConfig(delay=500.0 if why == "delay" else 0.0))
+    scenario = Scenario(replace(BY_HAND, replicas=4) if why == "held" else rolling, promotes=False)
+    world, others, ended = scenario.world, Others(scenario.world), list[bool]()
+    world.deaths_expected = True
+
+    def routed(container: Container) -> bool:
+        return Upstream(name_of(container), container.ip, 8000) in world.loaded[SERVICE].upstreams
+
+    def story() -> Story:
+        if why == "paused":
+            yield lambda: any(isinstance(e, StepStarted) and e.step == "check" for e in scenario.events)
+            scenario.ask(Wish.PAUSE)
+        yield partial(waiting, scenario)
+        dead, elsewhere = [c for c in world.containers.values() if c.replica.key == V1 and routed(c)][:2]
+        elsewhere.image = replace(elsewhere.image, boot=20.0)
+        others.stop(elsewhere)
+        for _ in range(2):  # one takes its address; another that of a replica that was replaced already
+            others.stranger()
+        others.start(elsewhere)
+        others.stop(dead)
+        yield lambda: not {name_of(dead), name_of(elsewhere)} & world.loaded[SERVICE].names
+        yield lambda: routed(elsewhere)
+        ended.append(waiting(scenario))
+        if why != "delay":
+            scenario.ask(Wish.PROMOTE if why == "held" else Wish.RESUME)
+
+    told_beside(scenario, story())
+    scenario.deploy(V2)
+    assert ended == [True], "the story did not come to its end while the rollout waited"
+    scenario.assert_settled(V2)
