@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.projects import EDGES, Running, Shop, eventually, running
+from tests.e2e.projects import EDGES, Edge, Running, Shop, addresses, docker, eventually, running
 from tests.load import Load
 
 pytestmark = [pytest.mark.e2e]
@@ -67,6 +67,26 @@ def test_held_until_another_process_promotes(short_directory: Path) -> None:
         back = shop.rollout("rollback", "web")
         assert shop.answers() == "1" and "hold" not in back.err, "who goes back is not held"
         lossless(shop, load)
+
+
+@pytest.mark.parametrize("edge", EDGES[1:], ids=str)
+def test_while_it_is_held_the_pool_follows_what_serves(edge: Edge, short_directory: Path) -> None:
+    with running(edge, short_directory, **BY_HAND) as shop:
+        kept, other = shop.containers()
+        shop.tag("2")
+        run = shop.spawn("deploy", "web")
+        run.wait_for("held")
+        docker("kill", other.id)
+        eventually(lambda: shop.pool() == addresses([kept]), "a pool without the dead replica")
+        docker("start", other.id)
+        eventually(
+            lambda: shop.pool() == addresses([c for c in shop.containers() if c.id in (kept.id, other.id)]), "both"
+        )
+        assert shop.answers() == "1"
+        shop.rollout("promote", "web")
+        assert run.end().code == 0
+        assert shop.answers() == "2"
+        shop.settled()
 
 
 def test_paused_between_two_batches_and_resumed_then_aborted(short_directory: Path) -> None:
