@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rollout.compose.find import DEFAULT_FILES, DEFAULT_OVERRIDES
 
 def sources(files: Sequence[str], env_files: Sequence[str], directory: str) -> tuple[Path, ...]:
     """Files whose content the resolved project depends on, as far as they can be told without Compose: its own files,
-    what these include or extend, and environment files. Sorted; some may not exist. A file that cannot be read names no
-    others."""
+    what these include or extend, environment files, and the override that Compose would find beside a file that it has
+    found by itself. Sorted; some may not exist. A file that cannot be read names no others."""
     found = {Path(directory, ".env"), *(Path(directory, name) for name in env_files)}
     waiting = [Path(file) for file in files if file != "-"]
     while waiting:
@@ -21,6 +22,8 @@ def sources(files: Sequence[str], env_files: Sequence[str], directory: str) -> t
         document = _read(file)
         waiting += [file.parent / name for name in _compose_files(document)]
         found.update(file.parent / name for name in _env_files(document))
+    if len(files) == 1 and Path(files[0]).name in DEFAULT_FILES:
+        found.update(Path(files[0]).parent / name for name in DEFAULT_OVERRIDES)
     return tuple(sorted(found))
 
 
