@@ -220,3 +220,31 @@ def test_a_restarted_proxy_a_changed_file_and_a_dead_run(edge: Edge, short_direc
         shop.settled()
         sidecar.signal(signal.SIGTERM)
         assert SECRET not in sidecar.end().said
+
+
+def test_the_first_signal_lets_a_deploy_end_and_the_second_does_not_wait(short_directory: Path) -> None:
+    """What the second leaves half done, the command that had asked for it finishes by itself."""
+    waits = ["sh", "-c", "until test -e /term/go; do sleep 0.05; done"]
+    held_up = {"x-rollout": {"hooks": {"pre_stop": {"command": waits, "timeout": "60s"}}}}
+    with project(EDGES[0], short_directory / "p", **held_up) as shop:
+        sidecar = shop.spawn("serve")
+        eventually(lambda: shop.rollout("serve", "--healthy", code=None).code == 0, "a healthy sidecar")
+        started(shop)
+        with shop.load(MIX) as load:
+            shop.tag("2")
+            asked = shop.spawn("deploy", "web")
+            asked.wait_for("step_started", step="pre_stop")
+            sidecar.signal(signal.SIGTERM)
+            assert "under way" in shop.rollout("status").out
+            assert sidecar.process.poll() is None, "it did not let the deploy end"
+            sidecar.signal(signal.SIGTERM)
+            left = sidecar.end(10.0)
+            assert left.code == 130 and left.err.count("interrupted") == 1, left
+            asked.wait_for("notice", text="the sidecar has gone away: going on without it")
+            (shop.directory / "term/go").touch()
+            assert asked.end().code == 0
+            assert shop.answers() == "2"
+            answered(load, 50)
+            report = load.report()
+        assert report.failed == 0, f"{report.describe()}\n{shop.describe()}"
+        shop.settled()
