@@ -53,7 +53,7 @@ e2e: images  ## real engine, Compose, nginx and HAProxy, under load
 
 faults: images  ## all tests that kill, refuse or starve real processes, which takes over an hour
 	@scripts/with-engine scripts/images.sh rollout-test/engine:26.1 rollout-test/engine:28.5
-	@$(RUN) $(PYTEST) -m 'faults and not slow'
+	@$(RUN) $(PYTEST) -n 3 --dist worksteal -m 'faults and not slow'
 
 soak: images  ## random deploys, deaths and faults under load, for SOAK_SECONDS (600)
 	@SOAK_SECONDS="$${SOAK_SECONDS:-600}" $(RUN) $(PYTEST) tests/e2e/test_soak.py

@@ -24,18 +24,28 @@ x-rollout:
     x-rollout:
       port: 8000
       health: {{ path: /healthz }}
+      # strategy: rolling         # or blue-green, recreate
+      # drain_timeout: 30s        # what is still open then is cut, and counted in the receipt
+      # keep_warm: 0s             # how long the old replicas run on: a rollback is only a switch meanwhile
+      # keep: 3                   # revisions to which `rollout rollback` can go back
+      # progress_deadline: 10m    # how long a deploy may take up to its switch
+      # balance: roundrobin       # or leastconn, random
+      # hooks: {{ pre_deploy: {{ command: ["./manage.py", "migrate"] }} }}
 """
 PROXY = {
     "nginx": """\
 # in nginx.conf, within http {{}}; a service's upstream has the service's name:
     include /etc/nginx/rollout.d/*.conf;
     access_log /dev/stdout rollout;   # optional: counts requests by revision for the receipt
+    keepalive_timeout 15s;
+    keepalive_min_timeout 15s;        # nginx before 1.27.4: keepalive_timeout 0; instead of both
     proxy_connect_timeout 1s;         # a replica that has died is given up soon, and the next one asked
     server {{
         location / {{
             proxy_pass http://web;
             proxy_http_version 1.1;
-            proxy_set_header Connection "";
+            proxy_set_header Connection $rollout_connection;
+            proxy_set_header Upgrade $http_upgrade;
         }}
     }}
 """,

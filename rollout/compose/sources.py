@@ -8,6 +8,7 @@ from typing import Any
 
 from rollout.compose.find import DEFAULT_FILES, DEFAULT_OVERRIDES
 
+
 def sources(files: Sequence[str], env_files: Sequence[str], directory: str) -> tuple[Path, ...]:
     """Files whose content the resolved project depends on, as far as they can be told without Compose: its own files,
     what these include or extend, environment files, and the override that Compose would find beside a file that it has

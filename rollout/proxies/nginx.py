@@ -225,7 +225,8 @@ class Nginx:
         identity = self._process.identity()
         same = candidate.files == self._generations.files(base) and ledger.settled(identity)
         pairs = list(zip(previous, pools, strict=True))
-        if same and self._live() == candidate.digest:
+        if base is not None and same and self._live() == candidate.digest:
+            self._generations.tidy(base)
             # nothing left a pool: no token says which workers knew it
             return [Switched(was, pool) for was, pool in pairs]
         token = self._token(identity, self._replace(candidate, base, ledger, identity), ledger)

@@ -113,6 +113,11 @@ class Generations:
             for rest in (_LINK, f".{ENTRY}.new"):
                 (self.directory / rest).unlink(missing_ok=True)
 
+    def tidy(self, name: str) -> None:
+        """Remove what a change left that was killed once its generation, `name`, was seen live: as if it had ended."""
+        number = _number(name)
+        self.keep(name, max((n for n in self._all() if _number(n) < number), key=_number, default=None))
+
     def remove(self, name: str) -> None:
         shutil.rmtree(self.directory / name, ignore_errors=True)
 
@@ -134,8 +139,7 @@ class Generations:
         return sorted(p.name for p in self.directory.iterdir() if _GENERATION.fullmatch(p.name) and not p.is_symlink())
 
     def _next(self) -> str:
-        numbers = [int(name.removeprefix("gen-")) for name in self._all()]
-        return f"gen-{max(numbers, default=0) + 1:06d}"
+        return f"gen-{max(map(_number, self._all()), default=0) + 1:06d}"
 
     def _entry(self, text: str) -> None:
         path = self.directory / ENTRY
@@ -155,6 +159,10 @@ def told(what: str, undo: Callable[[], None] | None = None, hint: str = _CONFIG_
         if undo is not None:
             undo()
         raise StateError(f"cannot {what}: {error.strerror or error}", hint=hint) from error
+
+
+def _number(generation: str) -> int:
+    return int(generation.removeprefix("gen-"))
 
 
 def _linked(old: Path, new: Path) -> bool:

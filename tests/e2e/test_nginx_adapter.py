@@ -245,6 +245,18 @@ def test_only_two_generations_and_nothing_else_are_left(old_edge: Edge) -> None:
     ]  # fmt: skip
 
 
+def test_a_switch_that_finds_its_pool_live_clears_what_a_killed_one_left(old_edge: Edge) -> None:
+    """Killed while it was clearing up, the generation that it had begun to remove stands half empty."""
+    adapter, one, two = old_edge.adapter(), old_edge.app(1), old_edge.app(2)
+    for app in (one, two, one):
+        adapter.switch(pool(app))
+    tree = old_edge.tree()
+    (old_edge.rendered / "gen-000001").mkdir()
+    (old_edge.rendered / ".current.new").symlink_to("gen-000001")
+    assert not old_edge.adapter().switch(pool(one)).reloaded
+    assert old_edge.tree() == tree
+
+
 def test_a_whole_virtual_host_passes_websockets(old_edge: Edge) -> None:
     adapter, one = old_edge.adapter(), old_edge.app(1)
     adapter.switch(pool(one, service="shop", options=PoolOptions(hosts=("shop.example", "*.shop.example"))))

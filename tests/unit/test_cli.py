@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from rollout import cli, errors
 from rollout.cli import plugin as docker_plugin
 from rollout.cli.failure import tell
 from rollout.cli.options import Globals, as_seconds, gathered, global_options
 from rollout.cli.program import VERBS, program
-from rollout.model import HealthCheck, ServiceSettings
+from rollout.model import HealthCheck, Hooks, ServiceSettings
+from rollout.spec import read_project
 
 HEAVY = {"docker", "jinja2", "requests", "pydantic", "voluptuous", "rich", "yaml", "tenacity", "sqlite3", "urllib3"}
 
@@ -248,3 +251,22 @@ def test_init_creates_the_directory_and_prints_what_to_add(
     assert "config: ./front/rollout.d" in said
     assert "./front/rollout.d:/etc/haproxy/rollout.d" in said
     assert (tmp_path / "compose.yaml").read_text() == "services: {}\n"
+
+
+def test_what_init_shows_as_optional_is_what_holds_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["init"]) == 0
+    said = capsys.readouterr().out
+    section = said[said.index("    x-rollout:\n      port") : said.index("# in nginx.conf")]
+    needed = "\n".join(line for line in section.splitlines() if not line.startswith("      # "))
+    shown = section.replace("\n      # ", "\n      ")
+
+    def read(section: str) -> ServiceSettings:
+        proxy = {"proxy": {"type": "nginx", "service": "edge", "config": "./edge/rollout.d"}}
+        services = {"edge": {}, "web": yaml.safe_load(section)}
+        return read_project({"x-rollout": proxy, "services": services}, str(tmp_path), "").services["web"]
+
+    assert read(shown).hooks.pre_deploy is not None
+    assert replace(read(shown), hooks=Hooks()) == read(needed)
