@@ -63,7 +63,6 @@ def _one_deploy(proxy: str, directory: Path, config: str) -> dict[str, float]:
     from rollout.model import Replica as Container
     from rollout.plan import Observed
 
-    spec.warm_up()
     for module in ("wiring", "proxies.nginx", "proxies.haproxy", "engines.docker", "actions"):
         import_module(f"rollout.{module}")
 
