@@ -40,6 +40,7 @@ build() { # TAG BUILD_ARG DOCKERFILE [FILE or directory of the build context, or
     DOCKER_BUILDKIT=0 docker build --quiet --tag "$tag" --label "$LABEL=$hash" ${arg:+--build-arg "$arg"} \
         --file "$context/${1##*/}" "$context" >"$context.log" 2>&1 \
         || { cat "$context.log" >&2; die "$tag could not be built"; }
+    touch "$WORK/built"
 }
 
 # For each proxy the version of Debian 12, of Debian 13, and a recent one: nginx 1.27.4 and later can keep idle
@@ -96,4 +97,6 @@ build_sidecar & jobs+=" $!"
 build_prometheus & jobs+=" $!"
 build_engines & jobs+=" $!"
 for job in $jobs; do wait "$job" || failed=1; done
+# What was built anew leaves the former image without a name.
+if [ -e "$WORK/built" ]; then docker image prune --force --filter "label=$LABEL" >/dev/null; fi
 exit "${failed:-0}"
