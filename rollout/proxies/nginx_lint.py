@@ -11,6 +11,8 @@ from rollout.proxies.nginx_config import Directive, LoadedConfig, seconds
 MIN_TIMEOUT_SINCE = (1, 27, 4)  # keepalive_min_timeout
 POOLS_SINCE = (1, 29, 7)  # connections to upstreams are kept without being asked for
 _DEFAULT_KEEPALIVE = "75s"
+_DEFAULT_CONNECT = "60s"
+LONGEST_CONNECT = 5.0  # seconds; clients wait no longer for long
 
 
 def lint(config: LoadedConfig, directory: str, upstreams: Collection[str]) -> list[Finding]:
@@ -24,6 +26,7 @@ def lint(config: LoadedConfig, directory: str, upstreams: Collection[str]) -> li
         *_upstreams(config, directory),
         *_retries(config),
         *_proxied(config, directory, upstreams),
+        *_connecting(config, directory, upstreams),
     ]
     return list(dict.fromkeys(found))
 
@@ -188,8 +191,8 @@ def _unpooled(
         header = any(d.name == "proxy_set_header" and d.args[0].lower() == "connection" for d in inner if d.args)
     version = next((d.args[0] for d in inner if d.name == "proxy_http_version" and d.args), version)
     for directive in inner:
-        if directive.name == "proxy_pass" and directive.args and (version, header) != ("1.1", True):
-            if _upstream_of(directive.args[0]) in upstreams and not directive.file.startswith(f"{directory}/"):
+        if _passes_to(directive, upstreams) and (version, header) != ("1.1", True):
+            if not directive.file.startswith(f"{directory}/"):
                 yield _warning(
                     "nginx-upstream-http",
                     directive.where,
@@ -199,6 +202,34 @@ def _unpooled(
                 )
         elif directive.block is not None:
             yield from _unpooled(config, directive, (version, header), upstreams, directory)
+
+
+def _connecting(config: LoadedConfig, directory: str, upstreams: Collection[str]) -> Iterator[Finding]:
+    """Told once: where it is missing it is missing for every service, and one line mends them all."""
+    for http in _blocks(config, "http"):
+        slow = _slow_to_give_up(config, http, _DEFAULT_CONNECT, upstreams)
+        first = next((one for one in slow if not one[0].startswith(f"{directory}/")), None)
+        if first is not None:
+            where, limit = first
+            message = f"a request to a replica that has just died waits {limit} before another is asked"
+            yield _warning("nginx-connect-timeout", where, message, "proxy_connect_timeout 1s;")
+
+
+def _slow_to_give_up(
+    config: LoadedConfig, block: Directive, outer: str, upstreams: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    """Each place that passes requests to one of `upstreams`, with its limit."""
+    inner = list(config.tree(block.block or ()))
+    limit = next((d.args[0] for d in inner if d.name == "proxy_connect_timeout" and d.args), outer)
+    for directive in inner:
+        if directive.block is not None:
+            yield from _slow_to_give_up(config, directive, limit, upstreams)
+        elif _passes_to(directive, upstreams) and seconds(limit) > LONGEST_CONNECT:
+            yield directive.where, limit
+
+
+def _passes_to(directive: Directive, upstreams: Collection[str]) -> bool:
+    return directive.name == "proxy_pass" and bool(directive.args) and _upstream_of(directive.args[0]) in upstreams
 
 
 def _upstream_of(url: str) -> str:

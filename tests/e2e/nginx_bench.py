@@ -27,6 +27,7 @@ events {{ worker_connections 1024; }}
 http {{
     include /etc/nginx/rollout.d/*.conf;
     access_log /dev/stdout rollout;
+    proxy_connect_timeout 2s;
     {http}
     server {{
         listen 80 default_server;

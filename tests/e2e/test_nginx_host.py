@@ -34,6 +34,7 @@ events {{ }}
 http {{
     include rollout.d/*.conf;
     access_log access.log rollout;
+    proxy_connect_timeout 2s;
     client_body_temp_path tmp; proxy_temp_path tmp; fastcgi_temp_path tmp; uwsgi_temp_path tmp; scgi_temp_path tmp;
     server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://web; }} }}
 }}

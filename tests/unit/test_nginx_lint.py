@@ -87,7 +87,7 @@ def test_the_others(text: str, expected: tuple[str, str, str] | None) -> None:
     ],
 )
 def test_connections_to_our_upstreams(inner: str, version: tuple[int, ...], warned: bool) -> None:
-    text = f"http {{ server {{ keepalive_timeout 0; location / {{ {inner} }} }} }}"
+    text = f"http {{ proxy_connect_timeout 1s; server {{ keepalive_timeout 0; location / {{ {inner} }} }} }}"
     assert [code for code, _, _ in found(text, version)] == (["nginx-upstream-http"] if warned else [])
 
 
@@ -104,3 +104,19 @@ def test_a_virtual_host_of_ours_must_not_become_the_default() -> None:
 def test_what_rollout_renders_is_not_complained_about() -> None:
     ours = {"web": "upstream web { server a:1; server b:1; } server { listen 81; proxy_pass http://web; }"}
     assert found(f"http {{ {KEPT} include {OURS}/current/*.conf; }}", (1, 26, 3), **ours) == []
+
+
+@pytest.mark.parametrize(
+    ("http", "location", "where"),
+    [
+        ("", "", "/n.conf:2"),
+        ("", "proxy_connect_timeout 2s;", "/n.conf:3"),
+        ("proxy_connect_timeout 10s;", "", "/n.conf:2"),
+        ("proxy_connect_timeout 2s;", "", ""),
+        ("proxy_connect_timeout 2s;", "proxy_connect_timeout 1m;", "/n.conf:2"),
+    ],
+)
+def test_how_soon_a_dead_replica_is_given_up(http: str, location: str, where: str) -> None:
+    first = f"server {{\n location / {{ {location} {PROXIED} }} location /a {{ {location} {PROXIED} }} }}"
+    said = found(f"http {{ {KEPT} {http} {first}\n server {{ location / {{ {PROXIED} }} }} }}")
+    assert said == ([("nginx-connect-timeout", where, "proxy_connect_timeout 1s;")] if where else [])
