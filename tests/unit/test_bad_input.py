@@ -34,6 +34,7 @@ GOOD: dict[str, Any] = {
 WEB = "services.web.x-rollout"
 PROXY = "x-rollout.proxy"
 NOTIFY = "x-rollout.notify[0]"
+HOOKED = "x-rollout.serve.webhook"
 ELSEWHERE = "services.other.x-rollout.prot"  # a second fault, far from the first: it must be told as well
 
 
@@ -84,6 +85,10 @@ def n(one: Any) -> Changes:
 
 def p(key: str, value: Any) -> Changes:
     return {f"x-rollout/proxy/{key}": value}
+
+
+def hooked(webhook: Any) -> Changes:
+    return {"x-rollout/serve": {"webhook": webhook}}
 
 
 def s(key: str, value: Any) -> Changes:
@@ -137,6 +142,12 @@ CASES: list[tuple[Changes, str, str, str]] = [
     (n({"url_file": "a-file", "on": ["deployd"]}), f"{NOTIFY}.on[0]", "unknown value 'deployd'", "did you mean dep"),
     (n({"url_file": "a-file", "on": []}), f"{NOTIFY}.on", "names no outcome", "remove it"),
     ({"x-rollout/notify": {"url": "https://x.example/"}}, "x-rollout.notify", "must be a list", ""),
+    # the rest of the sidecar's
+    (hooked({"secret_file": "a-file", "images": []}), f"{HOOKED}.images", "allows no image", "like registry.example"),
+    (hooked({"images": "a:*"}), f"{HOOKED}.secret_file", "is missing", ""),
+    (hooked({"secret_file": "a-file", "images": [1]}), f"{HOOKED}.images[0]", "must be text", "quotes"),
+    (w("schedule", {"jitter": "1m"}), f"{WEB}.schedule.interval", "is missing", "like 1h"),
+    (w("schedule", {"interval": None}), f"{WEB}.schedule.interval", "is missing", "like 1h"),
     # wrong shapes
     (s("x-rollout", "yes"), WEB, "must be a mapping", ""),
     (w("health", "/healthz"), f"{WEB}.health", "must be a mapping", ""),
@@ -285,6 +296,14 @@ def test_a_fault_is_told_with_its_place_and_the_way_out_beside_all_others(
 
 def test_what_the_cases_change_is_good_to_begin_with(directory: Path) -> None:
     assert set(read_project(GOOD, str(directory), "").services) == {"web", "other"}
+
+
+def test_every_fault_of_a_list_comes_at_once(directory: Path) -> None:
+    both = [{"url": "ftp://x"}, {"format": "json"}, {"ulr": 1, "format": "teams"}]
+    document = changed(GOOD, {"x-rollout/notify": both})
+    assert [fault.path for fault in faults_of(document, directory)] == [
+        "x-rollout.notify[0].url", "x-rollout.notify[2].ulr", "x-rollout.notify[2].format",
+    ]  # fmt: skip
 
 
 def test_every_fault_of_a_file_comes_at_once(directory: Path) -> None:
