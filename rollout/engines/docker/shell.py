@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from rollout.engines.docker import reading
 from rollout.engines.docker.connection import Connection, Retry
 from rollout.engines.docker.execution import FRAME
 from rollout.errors import EngineError
@@ -133,9 +134,11 @@ class _Shell:
 
 def _started(connection: Connection, container: str, user: str, mark: str) -> Any:
     what = f"open a shell in {container[:12]}"
-    prepared = connection.call(
-        what, lambda c: c.exec_create(container, ["sh", "-c", _LOOP, mark], stdin=True, user=user), Retry.NEVER
-    )
+
+    def prepare(client: Any) -> dict[str, Any]:
+        return reading.whole(client.exec_create(container, ["sh", "-c", _LOOP, mark], stdin=True, user=user), "Id")
+
+    prepared = connection.call(what, prepare, Retry.NEVER)
     client = connection.client
     url = f"{client.base_url}/v{client.api_version}/exec/{prepared['Id']}/start"
     upgrade = {"Connection": "Upgrade", "Upgrade": "tcp"}
