@@ -92,7 +92,8 @@ def followed(edge: Edge, directory: Path, command: Sequence[str]) -> str:
             eventually(lambda: shop.answers() == "1", "an answer")
             told.append(f"right after {time.monotonic() - began:.1f} s")
         sidecar.signal(signal.SIGTERM)
-        assert sidecar.end().code == 0
+        done = sidecar.end()
+        assert done.code == 0, done
     return "; with the sidecar killed too: ".join(told)
 
 
