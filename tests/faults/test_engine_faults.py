@@ -22,7 +22,7 @@ LIST, INSPECT = Kind("list", "GET", "/containers/json"), Kind("inspect", "GET", 
 START, STOP = Kind("start", "POST", f"{ID}/start"), Kind("stop", "POST", f"{ID}/stop")
 REMOVE, KILL = Kind("remove", "DELETE", ID), Kind("kill", "POST", f"{ID}/kill")
 EXEC, RUN = Kind("prepare a command", "POST", f"{ID}/exec"), Kind("run a command", "POST", r"/exec/\w+/start")
-EXIT_CODE, TOP = Kind("exit code", "GET", r"/exec/\w+/json"), Kind("top", "GET", f"{ID}/top")
+EXIT_CODE = Kind("exit code", "GET", r"/exec/\w+/json")
 LOGS, ARCHIVE = Kind("logs", "GET", f"{ID}/logs"), Kind("archive", "GET", f"{ID}/archive")
 IMAGE, IMAGES = Kind("image", "GET", r"/images/.+/json"), Kind("images", "GET", "/images/json")
 TAG, PING = Kind("tag", "POST", "/images/.+/tag"), Kind("ping", "GET", "/_ping")
@@ -30,9 +30,13 @@ CREATE = Kind("compose creates", "POST", "/containers/create", by_compose=True)
 COMPOSE_LISTS = Kind("compose lists", "GET", "/containers/json", by_compose=True)
 
 # How often one deploy of two replicas makes the call, at least: one of them is spoilt, a seed says which.
-OFTEN = {LIST: 6, INSPECT: 10, START: 2, STOP: 2, REMOVE: 2, CREATE: 2, LOGS: 2, TOP: 4, ARCHIVE: 2}
-COMMON = (PING, LIST, INSPECT, IMAGE, CREATE, COMPOSE_LISTS, START, EXEC, RUN, EXIT_CODE, STOP, REMOVE, TAG, IMAGES)
-CASES = [*((NGINX, kind) for kind in (*COMMON, KILL, TOP, LOGS)), *((HAPROXY, kind) for kind in (*COMMON, ARCHIVE))]
+OFTEN = {LIST: 6, INSPECT: 10, START: 2, STOP: 2, REMOVE: 2, CREATE: 2, LOGS: 2}
+# `top` is not among them: on the engine's own host nginx's processes are read from their control group.
+COMMON = (PING, LIST, INSPECT, IMAGE, CREATE, COMPOSE_LISTS, START, EXEC, RUN, STOP, REMOVE, TAG, IMAGES)
+CASES = [
+    *((NGINX, kind) for kind in (*COMMON, EXIT_CODE, KILL, LOGS)),
+    *((HAPROXY, kind) for kind in (*COMMON, ARCHIVE)),
+]
 FAULTS = [fault for fault in Fault if fault is not Fault.REFUSE]
 
 
