@@ -74,7 +74,7 @@ def followed(edge: Edge, directory: Path, command: Sequence[str]) -> str:
         shop.services["edge"]["restart"] = "always"
         shop.write()
         sidecar = shop.spawn("serve")
-        eventually(lambda: shop.rollout("serve", "--healthy", code=None).code == 0, "a healthy sidecar")
+        healthy(shop)
         shop.compose("up", "-d")
         in_pool(shop)
         for killed in (False, True):
@@ -91,10 +91,15 @@ def followed(edge: Edge, directory: Path, command: Sequence[str]) -> str:
             in_pool(shop)
             eventually(lambda: shop.answers() == "1", "an answer")
             told.append(f"right after {time.monotonic() - began:.1f} s")
+            healthy(shop)  # HAProxy's own files may have been right before it has begun to look
         sidecar.signal(signal.SIGTERM)
         done = sidecar.end()
         assert done.code == 0, done
     return "; with the sidecar killed too: ".join(told)
+
+
+def healthy(shop: Shop) -> None:
+    eventually(lambda: shop.rollout("serve", "--healthy", code=None).code == 0, "a healthy sidecar")
 
 
 def _all_started_anew(shop: Shop, before: set[str]) -> bool:
