@@ -51,7 +51,7 @@ contract: images  ## one suite per port, over the fakes and the real things
 e2e: images  ## real engine, Compose, nginx and HAProxy, under load
 	@$(RUN) $(PYTEST) -m 'not slow' tests/e2e
 
-faults: images  ## all tests that kill, refuse or starve real processes, which takes over an hour
+faults: images  ## all tests that kill, refuse or starve real processes, which takes about an hour
 	@scripts/with-engine scripts/images.sh rollout-test/engine:26.1 rollout-test/engine:28.5
 	@$(RUN) $(PYTEST) -n 3 --dist worksteal -m 'faults and not slow'
 

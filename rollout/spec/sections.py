@@ -35,7 +35,7 @@ HOOKS = Section({"pre_deploy": HOOK, "post_switch": HOOK, "pre_stop": HOOK})
 
 SCHEDULE = Section(
     {"interval": values.seconds, "jitter": values.seconds, "window": values.windows}, needed=["interval"]
-)  # fmt: skip
+)
 
 SERVICE = Section({
     "port": PORT,
@@ -84,9 +84,7 @@ NOTIFY = Section({
     ),
 })  # fmt: skip
 
-PROJECT = Section(
-    {"proxy": PROXY, "serve": Section({"webhook": WEBHOOK}), "notify": list_of(NOTIFY)}, needed=["proxy"]
-)  # fmt: skip
+PROJECT = Section({"proxy": PROXY, "serve": Section({"webhook": WEBHOOK}), "notify": list_of(NOTIFY)}, needed=["proxy"])
 
 # Compose's own `update_config` and `rollback_config`: what it does not know it refuses itself
 UPDATE = Section({

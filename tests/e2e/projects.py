@@ -551,7 +551,7 @@ def serving(shop: Shop, *argv: str) -> Iterator[Running]:
     """The sidecar at work, and ended by one signal, well."""
     sidecar = shop.spawn("serve", *argv)
     try:
-        eventually(lambda: shop.rollout("serve", "--healthy", code=None).code == 0, "a healthy sidecar")
+        healthy(shop)
         yield sidecar
     finally:
         if sidecar.process.poll() is None:
@@ -560,6 +560,11 @@ def serving(shop: Shop, *argv: str) -> Iterator[Running]:
         print(done.out)
     assert done.code == 0, done
     assert shop.rollout("serve", "--healthy", code=1).out == "no sidecar of this project runs\n"
+
+
+def healthy(shop: Shop) -> None:
+    """Wait until the sidecar is at work."""
+    eventually(lambda: shop.rollout("serve", "--healthy", code=None).code == 0, "a healthy sidecar")
 
 
 def addresses(found: list[Container]) -> set[str]:

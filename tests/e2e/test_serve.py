@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.projects import Container, Edge, Shop, docker, eventually, in_pool, project, serving
+from tests.e2e.projects import Container, Edge, Shop, docker, eventually, healthy, in_pool, project, serving
 from tests.load import Failure, Load, Mix
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -228,7 +228,7 @@ def test_the_first_signal_lets_a_deploy_end_and_the_second_does_not_wait(short_d
     held_up = {"x-rollout": {"hooks": {"pre_stop": {"command": waits, "timeout": "60s"}}}}
     with project(EDGES[0], short_directory / "p", **held_up) as shop:
         sidecar = shop.spawn("serve")
-        eventually(lambda: shop.rollout("serve", "--healthy", code=None).code == 0, "a healthy sidecar")
+        healthy(shop)
         started(shop)
         with shop.load(MIX) as load:
             shop.tag("2")

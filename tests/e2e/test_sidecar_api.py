@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.projects import Done, Edge, Shop, addresses, eventually, running, serving
+from tests.e2e.projects import Done, Edge, Shop, addresses, healthy, running, serving
 from tests.e2e.sidecars import ask, audited, ended
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -116,7 +116,7 @@ def test_a_sidecar_that_is_killed_leaves_a_deploy_to_the_command_line(shop: Shop
     shop.service("web", **{"x-rollout": {"health": {"min_healthy_time": "3s"}}})
     sidecar = shop.spawn("serve")
     try:
-        eventually(lambda: shop.rollout("serve", "--healthy", code=None).code == 0, "a healthy sidecar")
+        healthy(shop)
         deploy = shop.spawn("deploy", "web", "--force")
         deploy.wait_for("step_started", step="check")
     finally:

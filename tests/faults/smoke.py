@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from tests.e2e.projects import Edge, Shop, docker, eventually, in_pool, project, running
+from tests.e2e.projects import Edge, Shop, docker, eventually, healthy, in_pool, project, running
 from tests.faults.spoilt import HAPROXY, MIX, NGINX
 from tests.load import Load
 
@@ -96,10 +96,6 @@ def followed(edge: Edge, directory: Path, command: Sequence[str]) -> str:
         done = sidecar.end()
         assert done.code == 0, done
     return "; with the sidecar killed too: ".join(told)
-
-
-def healthy(shop: Shop) -> None:
-    eventually(lambda: shop.rollout("serve", "--healthy", code=None).code == 0, "a healthy sidecar")
 
 
 def _all_started_anew(shop: Shop, before: set[str]) -> bool:
