@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Route, sync_playwright
 
 from tests.api.bench import TOKEN, free_port
 from tests.e2e.projects import Edge, Shop, docker, eventually, running, serving
@@ -195,6 +195,29 @@ def test_a_deploy_is_asked_for_confirmed_and_followed_on_the_page(seen: Seen, br
         page.locator(".receipt dt", has_text="phases").first.wait_for()
     assert seen.shop.answers() == tag
     assert audited(seen.shop)[-1]["who"] == "api:ci"
+
+
+@pytest.mark.parametrize("seen", EDGES[:1], indirect=True, ids=str)
+def test_a_button_that_is_there_can_be_clicked(seen: Seen, browser: Browser) -> None:
+    """Before the script has come there is none, and new contents do not take it away under the finger."""
+    with visiting(browser, seen.url) as page:
+        late: list[Route] = []
+        page.route("**/page.js", lambda script: late.append(script))
+        with page.expect_request("**/page.js"):
+            page.reload(wait_until="commit")
+        page.get_by_role("heading", name="web", exact=True).wait_for()
+        deploy = page.locator("#web-deploy")
+        assert deploy.count() == 1 and not deploy.is_visible()
+        (script,) = late
+        script.continue_()
+        deploy.wait_for(state="visible")
+        deploy.hover()
+        deploy.evaluate("one => one.dataset.old = 'yes'")  # so that new contents differ
+        page.mouse.down()
+        page.evaluate("Promise.race([look(), new Promise((done) => setTimeout(done, 1000))])")
+        page.mouse.up()
+        page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+        eventually(lambda: deploy.get_attribute("data-old") is None, "the new contents")
 
 
 @pytest.mark.parametrize("seen", EDGES[:1], indirect=True, ids=str)

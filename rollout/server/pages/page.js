@@ -5,11 +5,13 @@
 const CALM = 5000; // ms between two looks while nothing happens
 const BUSY = 1000; // the same while a rollout is under way: its times go on
 const SETTLE = 120; // events come in bunches: one look for each
+const PRESS = 2000; // the longest that new contents wait for a finger: its release may not be told
 const main = document.getElementById("main");
 const csrf = document.querySelector("meta[name=rollout-csrf]").content;
 let pending = 0;
 let looking = false;
 let again = false;
+let released = Promise.resolve();
 
 function part(name, root) {
   return root.querySelector(`[data-part="${CSS.escape(name)}"]`);
@@ -40,6 +42,15 @@ function focusName(element) {
   return element.matches("summary") && holder ? `#${CSS.escape(holder.id)} > summary` : "";
 }
 
+// A button that is replaced between press and release would not be clicked.
+function press() {
+  released = new Promise((done) => {
+    const after = () => setTimeout(done); // the click itself comes right after the release
+    for (const end of ["pointerup", "pointercancel", "keyup"]) addEventListener(end, after, { once: true });
+    setTimeout(done, PRESS);
+  });
+}
+
 async function look() {
   if (looking) { again = true; return; }
   looking = true;
@@ -47,7 +58,9 @@ async function look() {
   try {
     const answer = await fetch("/fragment", { headers: { Accept: "text/html" } });
     if (answer.status === 401) { location.assign("/login"); return; }
-    show(await answer.text());
+    const text = await answer.text();
+    await released;
+    show(text);
     connected(true);
   } catch {
     connected(false);
@@ -122,6 +135,8 @@ function confirmed(button) {
   document.getElementById("confirm-no").focus();
 }
 
+main.addEventListener("pointerdown", press);
+main.addEventListener("keydown", (event) => event.repeat || press());
 main.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-address]");
   if (button) confirmed(button);
@@ -143,3 +158,4 @@ for (const kind of document.querySelector("meta[name=rollout-events]").content.s
 stream.addEventListener("open", () => soon(SETTLE));
 stream.addEventListener("error", () => connected(false));
 soon(CALM);
+document.documentElement.classList.add("live"); // buttons are shown from now on
