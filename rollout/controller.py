@@ -102,6 +102,12 @@ def decide(seen: Seen, proven: Proven) -> Decision:
     return Decision(pool, tuple(unproven))
 
 
+def _brought_up_to_date(listed: Sequence[Replica], details: Mapping[str, Replica | None]) -> list[Replica]:
+    """`details` None: it is gone."""
+    found = [details.get(replica.id, replica) for replica in listed]
+    return [replica for replica in found if replica is not None]
+
+
 def only_more(before: Pool | None, after: Pool) -> bool:
     """Whether `after` is what serves now, and more: then nobody waits for it."""
     return before is not None and bool(before.upstreams) and set(before.upstreams) < set(after.upstreams)
@@ -151,7 +157,7 @@ class Controller:
         done, self._looked = Pass(), {}
         seen = self._look([s for s in settings if s.name in self._networks])
         if concerned is not None:
-            seen = self._with_restarts(seen)
+            seen = self._with_details(seen)
         fingerprints = self._ports.proxy.fingerprints([one.service for one in seen])
         wrong, urgent = [], additions
         for one in seen:
@@ -235,16 +241,21 @@ class Controller:
         warm, live, unfinished = journal.warm(one.name), journal.live(one.name), journal.unfinished(one.name)
         return Seen(one, network, replicas, pool, warm, live, restarted, unfinished)
 
-    def _with_restarts(self, seen: Sequence[Seen]) -> list[Seen]:
-        """Something has happened to these services. A replica that is back at its old address may have been gone
-        meanwhile: then it is not ready because it was."""
-        routed = [r for one in seen for r in one.replicas if r.running and r.id in routed_ids(one.pool, one.replicas)]
-        details = self._ports.fan_out([partial(self._ports.engine.inspect, r.id) for r in routed])
-        self._looked = {upstream_name(r): r.started_at for r in details if r is not None}
+    def _with_details(self, seen: Sequence[Seen]) -> list[Seen]:
+        """Something has happened to these services. The list may not know it yet: the engine says `die` before it
+        brings its list up to date, and an inspection waits for that (measured with 20.10: 60 ms). And a replica that is
+        back at its old address may have been gone meanwhile: then it is not ready because it was."""
+        routed = [
+            r.id for one in seen for r in one.replicas if r.running and r.id in routed_ids(one.pool, one.replicas)
+        ]
+        found = self._ports.fan_out([partial(self._ports.engine.inspect, number) for number in routed])
+        details: dict[str, Replica | None] = dict(zip(routed, found, strict=True))
+        running = [r for r in found if r is not None and r.running]
+        self._looked = {upstream_name(r): r.started_at for r in running}
         for name, at in self._looked.items():
             self._started.setdefault(name, at)
-        anew = frozenset(r.id for r in details if r is not None and self._started[upstream_name(r)] != r.started_at)
-        return [replace(one, restarted=anew) for one in seen]
+        anew = frozenset(r.id for r in running if self._started[upstream_name(r)] != r.started_at)
+        return [replace(one, replicas=_brought_up_to_date(one.replicas, details), restarted=anew) for one in seen]
 
     def _left_to_others(self, one: Seen, done: Pass) -> bool:
         if not self._unsettled(one):

@@ -24,6 +24,9 @@ UNREAD = 2  # how many requests had reached its sockets and were not read
 NOBODY_ASKED = {"http_503", "http_504", "refused"}  # a request that met no replica at all
 SECRET = "planted-where-no-log-may-have-it"
 CONNECT_TIMEOUT = 2.0  # seconds; of both proxies, in tests/e2e/projects.py
+LEAVES = (
+    3.0  # seconds until a dead one is out of the pool: a reload on a busy machine, far from the sidecar's next look
+)
 AT_ONCE = 0.5  # seconds after its process died in which a request that was inside is seen to have failed
 
 
@@ -61,14 +64,14 @@ class Deaths:
 def stop_and_start(shop: Shop, one: Container, deaths: Deaths) -> None:
     with deaths.now():
         docker("stop", one.id)
-    in_pool(shop, 1)
+    in_pool(shop, 1, seconds=LEAVES)
     docker("start", one.id)
 
 
 def kill_and_start(shop: Shop, one: Container, deaths: Deaths) -> None:
     with deaths.now():
         docker("kill", one.id)
-    in_pool(shop, 1)
+    in_pool(shop, 1, seconds=LEAVES)
     docker("start", one.id)
 
 

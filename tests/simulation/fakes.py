@@ -63,7 +63,8 @@ class FakeEngine:
         self.world, self._wanted = world, wanted
 
     def replicas(self, service: str) -> list[Replica]:
-        found = [c.replica for c in self.world.containers.values() if c.replica.service == service]
+        there = [c.replica for c in self.world.containers.values() if c.replica.service == service]
+        found = [self.world.outdated.get(r.id, r) for r in there]
         return sorted(found, key=lambda r: r.number)
 
     def all_replicas(self) -> dict[str, list[Replica]]:
@@ -75,6 +76,7 @@ class FakeEngine:
 
     def inspect(self, replica_id: str) -> Replica | None:
         self.world.settle()
+        self.world.outdated.pop(replica_id, None)
         container = self.world.containers.get(replica_id) or self.world.jobs.get(replica_id)
         return container.replica if container is not None else None
 

@@ -113,15 +113,23 @@ class History:
 
     # --- the sidecar
 
-    def follow(self, passes: int, happenings: list[Happening], *, sees_events: bool) -> str:
+    def follow(
+        self,
+        passes: int,
+        happenings: list[Happening],
+        *,
+        sees_events: bool,
+        between: Callable[[], None] = lambda: None,
+    ) -> str:
         """A sidecar is started, looks at everything a few times and is stopped; as `server.membership` does it, with
-        its probes and its settling at once. `sees_events`: the engine's hints reach it."""
+        its probes and its settling at once. `sees_events`: the engine's hints reach it. `between` two looks something
+        may happen."""
         world = self.world
         self.pending = sorted(happenings, key=lambda h: h.at)
         world.calls, world.run_began, self.interrupted = 0, world.happened, False
         outcome = "followed"
         try:
-            self._follow(passes, sees_events=sees_events)
+            self._follow(passes, between, sees_events=sees_events)
         except Crash:
             outcome = "crashed"
         except RolloutError as error:
@@ -132,7 +140,7 @@ class History:
         self.done[f"sidecars that ended: {outcome}"] += 1
         return outcome
 
-    def _follow(self, passes: int, *, sees_events: bool) -> None:
+    def _follow(self, passes: int, between: Callable[[], None], *, sees_events: bool) -> None:
         own = self._controller(V1)
 
         def proven(candidate: Candidate) -> bool:
@@ -142,14 +150,16 @@ class History:
         services = {name: file.settings for name, file in self.files.items()}
         controller, watch = Controller(own, self.events.append, proven), own.engine.watch()
         hinted: set[str] | None = set(services)
-        for _ in range(passes):
+        for number in range(passes):
+            if number:
+                between()
+                hinted = set(watch) if sees_events else None
             self.world.run_began = self.world.happened
             done = controller.one_pass(services, hinted)
             self.done["passes"] += 1
             for service in sorted(done.unsettled):
                 sync_once(own, services[service], self.events.append, what=RECOVERY)
             self.world.advance(0.5)
-            hinted = set(watch) if sees_events else None
 
     def _nothing_to_go_back_to(self, service: str) -> bool:
         """What is taken back takes the traffic with it when none of what had it before is able to serve."""

@@ -81,6 +81,21 @@ def test_a_pass_in_which_nothing_has_changed_changes_nothing() -> None:
     assert changes[0] == changes[1]
 
 
+def test_a_death_is_followed_although_the_list_does_not_know_it_yet() -> None:
+    """The engine sends `die` before it brings its list up to date; the next event may be long in coming."""
+    h = history(everything=True, seed=1)
+    victim = h.others.of("web")[0]
+    address = victim.ip
+
+    def die() -> None:
+        assert address in {upstream.host for upstream in h.world.disk["web"].upstreams}
+        h.world.outdated[victim.replica.id] = victim.replica
+        h.other("stop", "web", 0)
+
+    h.follow(2, [], sees_events=True, between=die)
+    assert address not in {upstream.host for upstream in h.world.disk["web"].upstreams}
+
+
 def test_that_nothing_is_ready_is_said_once_and_the_pool_stays() -> None:
     h = history(everything=True, seed=1)
     for container in h.others.of("web"):

@@ -91,6 +91,7 @@ class World:
     wall_ahead: float = 0.0  # of the monotonic clock
     containers: dict[str, Container] = field(default_factory=dict)
     programs: dict[str, Program] = field(default_factory=dict)  # of the host; others are good and quick
+    outdated: dict[str, Replica] = field(default_factory=dict)  # what lists say of a container until it is inspected
     jobs: dict[str, Job] = field(default_factory=dict)
     ran: list[tuple[str, str]] = field(default_factory=list)  # hook, and the container or `host` it ran in
     foreign: set[str] = field(default_factory=set)  # addresses of other projects' containers
