@@ -151,6 +151,14 @@ class InFlight:
 
 
 @dataclass(frozen=True, slots=True)
+class Relief:
+    """What was ended since too much of it had piled up: old workers, and the client connections that they held."""
+
+    workers: int = 0
+    connections: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Counters:
     """Requests as the proxy counted them for one upstream. `failed`: the proxy answered 5xx or could not reach it."""
 

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from rollout.errors import Fault, NotUndone, ProxyRejected, ProxyUnreachable, RolloutError, SpecError
-from rollout.model import Counted, Finding, InFlight, Pool, ProxySettings, ServiceSettings, Switched, Upstream
+from rollout.model import Counted, Finding, InFlight, Pool, ProxySettings, Relief, ServiceSettings, Switched, Upstream
 from rollout.ports import Clock, ProxyProcess
 from rollout.proxies import haproxy_counters as counters
 from rollout.proxies.haproxy_answers import Server, Worker
@@ -149,6 +149,10 @@ class HAProxy:
         """Workers that only finish what they have. Raises ProxyUnreachable."""
         with self._found_anew():
             return max(0, len(self._reach().master.workers()) - 1)
+
+    def relieve(self, limit: float) -> Relief:  # noqa: ARG002  # the same of every proxy
+        """Nothing: a pool changes without a reload, and what a user's reloads leave is their `hard-stop-after`'s."""
+        return Relief()
 
     def mark(self, service: str) -> str:
         with self._found_anew():

@@ -18,6 +18,7 @@ from rollout.model import (
     InFlight,
     Pool,
     ProxySettings,
+    Relief,
     ServiceSettings,
     Severity,
     Switched,
@@ -157,6 +158,11 @@ class Nginx:
     def old_workers(self) -> int:
         """Workers that only finish what they have. Raises ProxyUnreachable."""
         return len(workers(self._process.processes()).ending)
+
+    def relieve(self, limit: float) -> Relief:
+        """Old workers pile up with every reload while clients stay. End the oldest of more than eight generations, if
+        they have had `limit` seconds. Asked again and again, by one who keeps this object. Raises ProxyUnreachable."""
+        return self._drain.relieve(self._process.identity(), limit)
 
     def mark(self, service: str) -> str:  # noqa: ARG002  # one log holds every service
         sizes = {file: nginx_log.size(path) for file, path in self._log_paths().items() if path}

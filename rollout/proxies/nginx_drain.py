@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rollout.model import InFlight, Switched, Upstream
+from rollout.model import InFlight, Relief, Switched, Upstream
 from rollout.ports import Clock, ProxyProcess
 from rollout.proxies.nginx_config import LoadedConfig
 from rollout.proxies.nginx_workers import (
@@ -47,6 +47,7 @@ class Drain:
         self._clock = clock
         self._config = config
         self._watches: dict[tuple[int, ...], _Watch] = {}
+        self._ending: dict[int, float] = {}  # worker that shuts down -> when it was first seen to
         self._user: dict[str, str] = {}  # who may read the workers' sockets, by proxy identity
 
     def in_flight(self, token: Token, switched: Switched | None, upstreams: Sequence[Upstream]) -> InFlight:
@@ -84,6 +85,22 @@ class Drain:
         if pids or piled:
             self._end([*pids, *piled], old)
         return left.connections + clients_of(sockets, piled)
+
+    def relieve(self, identity: str, limit: float) -> Relief:
+        """End the oldest of the workers that pile up, of those that have been seen to shut down for `limit` seconds.
+        Looks from time to time, by the same `Drain`, or nothing is known of how long. Nothing where their sockets
+        cannot be read."""
+        there, now = workers(self._process.processes()), self._clock.now()
+        self._ending = {pid: self._ending.get(pid, now) for pid in there.ending}
+        late = sum(now - since >= limit for since in self._ending.values())
+        many = min(there.surplus, late)
+        sockets = self._sockets(identity) if many else None
+        if sockets is None:
+            return Relief()
+        # who shuts down for longest has started first, whatever its pid is called where it runs
+        piled = surplus(sockets, many, [])
+        self._end(piled, piled)
+        return Relief(len(piled), clients_of(sockets, piled))
 
     def _end(self, pids: Sequence[int], old: Sequence[int]) -> None:
         """TERM makes a worker leave at once. Those not named (their sockets cannot be read): all that shut down."""

@@ -40,11 +40,13 @@ def _warning(code: str, where: str, message: str, fix: str = "") -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class _Keepalive:
-    """What is in force for a block: the time, the minimum through a reload, and where the time was set."""
+    """What is in force for a block: the time, the minimum through a reload, where the time was set, and whether HTTP/2
+    is spoken."""
 
     timeout: str = _DEFAULT_KEEPALIVE
     minimum: str = "0"
     where: str = ""
+    http2: bool = False
 
     @property
     def lossy(self) -> bool:
@@ -57,6 +59,7 @@ def _keepalive(config: LoadedConfig, directory: str) -> Iterator[Finding]:
         for server in _children(config, http, "server"):
             if not server.file.startswith(f"{directory}/"):
                 yield from _lossy(config, server, outer)
+                yield from _one_request(config, server, outer)
 
 
 def _lossy(config: LoadedConfig, block: Directive, outer: _Keepalive) -> Iterator[Finding]:
@@ -69,12 +72,30 @@ def _lossy(config: LoadedConfig, block: Directive, outer: _Keepalive) -> Iterato
             yield from _lossy(config, location, found)
 
 
+def _one_request(config: LoadedConfig, server: Directive, outer: _Keepalive) -> Iterator[Finding]:
+    """HTTP/2 where no connection outlives a request: nginx says GOAWAY with the first (measured, 1.26 and 1.30)."""
+    found = _in_force(config, server, outer)
+    if found.http2 and seconds(found.timeout) == 0:
+        message = (
+            "with keepalive_timeout 0, nginx ends an HTTP/2 connection at its first request: clients send what came "
+            "with it again, and an upload may begin again and again"
+        )
+        newer = config.version >= MIN_TIMEOUT_SINCE
+        fix = "keepalive_timeout 15s; keepalive_min_timeout 15s;" if newer else ""
+        hint = "" if newer else "; nginx 1.27.4 has keepalive_min_timeout for it"
+        yield _warning("nginx-http2-keepalive", found.where, message + hint, fix)
+
+
 def _in_force(config: LoadedConfig, block: Directive, outer: _Keepalive) -> _Keepalive:
     for directive in config.tree(block.block or ()):
         if directive.name == "keepalive_timeout" and directive.args:
             outer = replace(outer, timeout=directive.args[0], where=directive.where)
         elif directive.name == "keepalive_min_timeout" and directive.args:
             outer = replace(outer, minimum=directive.args[0])
+        elif directive.name == "http2":
+            outer = replace(outer, http2=directive.args == ("on",))
+        elif directive.name == "listen" and "http2" in directive.args:
+            outer = replace(outer, http2=True)
     return outer
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from rollout import preflight
@@ -33,6 +33,9 @@ from rollout.server.watching import FileWatch
 from rollout.state import StateDirectory
 
 LOCK = "serve"  # a file of its own in the state directory, beside those of the services
+# seconds; the main thread, where Python handles signals, waits no longer than this at once: a signal that comes just as
+# a wait begins (after the interpreter's lock is let go, before the thread sleeps) is handled when the wait ends
+DEAF = 0.5
 LATE = 30.0  # seconds; a sidecar that has not looked at the replicas for so long does not follow them
 
 
@@ -121,12 +124,19 @@ def _run(parts: Sequence[Part], ended: SimpleQueue[BaseException | None]) -> Non
     threads = [threading.Thread(target=run, args=(part,), name=part.name) for part in parts]
     for thread in threads:
         thread.start()
-    error = ended.get()
+    error = _waited_for(ended)
     stop.set()
     for thread in threads:
-        thread.join()
+        while thread.is_alive():
+            thread.join(DEAF)
     if error is not None:
         raise error
+
+
+def _waited_for(ended: SimpleQueue[BaseException | None]) -> BaseException | None:
+    while True:
+        with suppress(Empty):
+            return ended.get(timeout=DEAF)
 
 
 @contextmanager

@@ -10,12 +10,14 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from rollout.controller import Controller, Pass
 from rollout.errors import ProxyUnreachable, RolloutError
 from rollout.events import Notice, Sink, Warned
 from rollout.model import ServiceSettings
 from rollout.ports import Clock
+from rollout.report.words import plural
 from rollout.server.hints import hints
 from rollout.server.news import News
 from rollout.server.project import LiveProject
@@ -63,6 +65,7 @@ class Membership:
                     if self._clock.now() >= self._resync_at:
                         self._resync_at = self._clock.now() + RESYNC
                         self._look(controller, proving, services, None)
+                        self._relieve(services)
         finally:
             proving.close()
 
@@ -99,6 +102,16 @@ class Membership:
         looked_at = set(services if concerned is None else concerned)
         proving.want(done.unproven, looked_at - done.postponed)  # those have proved themselves and only wait
         self._leave(done)
+
+    def _relieve(self, services: Mapping[str, ServiceSettings]) -> None:
+        """Every reload leaves old workers behind that wait for their clients; deploys are not all that reloads."""
+        limit = max(one.drain_timeout for one in services.values())
+        with suppress(ProxyUnreachable):  # the look has said so
+            ended = self._project.wired.proxy.relieve(limit)
+            if ended.workers:
+                what = f"{plural(ended.workers, 'old worker')} with {plural(ended.connections, 'connection')}"
+                text = f"ended {what}: the oldest of too many, which had {limit:g} s to end by themselves"
+                self._emit(Warned("", "old-workers", text))
 
     def _leave(self, done: Pass) -> None:
         """Do aside, or later, what the pass has left."""

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -167,6 +168,15 @@ def eventually(look: Callable[[], T | None], what: str, seconds: float = 20.0) -
         assert time.monotonic() < deadline, f"it never came: {what}"
         time.sleep(STEP_PAUSE)
     return seen
+
+
+def echoes(client: socket.socket) -> bool:
+    """Whether the other end of an upgraded connection is still there."""
+    try:
+        client.sendall(b"still")
+        return client.recv(5) == b"still"
+    except OSError:
+        return False
 
 
 class Running:
@@ -571,11 +581,11 @@ def addresses(found: list[Container]) -> set[str]:
     return {f"{address}:8000" for c in found for address in c.addresses.values()}
 
 
-def in_pool(shop: Shop, replicas: int = 2) -> None:
-    """The pool is that many running replicas, and no other."""
+def in_pool(shop: Shop, replicas: int = 2, *, seconds: float = 20.0) -> None:
+    """The pool is that many running replicas, and no other, within so many seconds."""
 
     def settled() -> bool:
         running = shop.running()
         return len(running) == replicas and shop.pool() == addresses(running)
 
-    eventually(settled, f"a pool of {replicas}")
+    eventually(settled, f"a pool of {replicas}", seconds)

@@ -1,4 +1,5 @@
-"""Soak: deploys, rollbacks, aborts, deaths of the controller and faults at random, for SOAK_SECONDS under load.
+"""Soak: deploys, rollbacks, aborts, deaths of the controller and faults at random, for SOAK_SECONDS under load, with
+and without a sidecar, which comes and goes.
 
     make soak                          ten minutes
     SOAK_SECONDS=3600 SOAK_SEED=7 make soak
@@ -16,13 +17,13 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.projects import PROGRAM, Edge, Shop, docker, eventually, running
+from tests.e2e.projects import PROGRAM, Edge, Running, Shop, docker, eventually, healthy, running
 from tests.load import Mix
 
 SECONDS = float(os.environ.get("SOAK_SECONDS") or 120)
@@ -31,7 +32,10 @@ EDGES = (Edge("nginx", "1.30"), Edge("haproxy", "3.0"))
 STEPS = ("start", "check", "switch", "drain", "stop", "remove")
 TEMPLATES = {"nginx": "nginx/upstream.conf.j2", "haproxy": "haproxy/backend.cfg.j2"}
 RELOAD = {"nginx": "HUP", "haproxy": "USR2"}
+WAITS = ("--wait-lock", "60")  # for what a sidecar goes on with, although who had asked for it was killed
+SERVED = 3  # operations between two turns of the sidecar, which comes or goes
 KEPT_TAGS = 3  # `keep` of a service that does not say
+SPARE_THREADS = 8  # of the sidecar: a pool of them grows up to six with the first requests
 SPARE_FILES = 20  # open files of the proxy: a connection more or less at the instant of counting
 
 
@@ -47,6 +51,22 @@ class Footprint:
     open_files: int
 
 
+@dataclass(frozen=True)
+class Weight:
+    """What a sidecar takes. Memory in MiB."""
+
+    memory: int
+    threads: int
+    open_files: int
+
+    @classmethod
+    def of(cls, pid: int) -> Weight:
+        """Of a process that runs."""
+        said = Path(f"/proc/{pid}/status").read_text()
+        resident = int(said.partition("VmRSS:")[2].split()[0])
+        return cls(resident // 1024, _entries(pid, "task"), _entries(pid, "fd"))
+
+
 class Operations:
     """What is done to the project, at random. Each leaves a name for the count, and the exit code was looked at."""
 
@@ -55,6 +75,8 @@ class Operations:
         self.done: Counter[str] = Counter()
         self.memory: list[int] = []  # KiB, of the largest process of each operation
         self.clean = True  # no unfinished rollout is left
+        self.sidecar: Running | None = None
+        self.weights: list[Weight] = []  # of each sidecar, when it was at work and before it ended
 
     def one(self) -> None:
         weighted = {
@@ -64,6 +86,37 @@ class Operations:
         operation = self.random.choices(list(weighted), list(weighted.values()))[0]
         self.done[operation.__name__.replace("_", " ")] += 1
         operation()
+
+    def turn(self) -> None:
+        """The sidecar comes, or goes: told to, or killed."""
+        if self.sidecar is None:
+            self.sidecar = self.shop.spawn("serve")
+            healthy(self.shop)
+            self.done["sidecar came"] += 1
+            self.weigh()
+            return
+        kill = self.random.random() < 1 / 3
+        self.done["sidecar killed" if kill else "sidecar ended"] += 1
+        self.end_serving(signal.SIGKILL if kill else signal.SIGTERM)
+        self.clean = self.clean and not kill
+
+    def close(self) -> None:
+        """Whatever happened, no sidecar is left."""
+        if self.sidecar is not None:
+            self.end_serving(signal.SIGKILL)
+
+    def end_serving(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Nothing when none serves."""
+        if self.sidecar is not None:
+            self.weigh()
+            self.sidecar.signal(number)
+            done = self.sidecar.end()
+            assert done.code == (0 if number == signal.SIGTERM else -number), done
+            self.sidecar = None
+
+    def weigh(self) -> None:
+        assert self.sidecar is not None
+        self.weights.append(Weight.of(self.sidecar.process.pid))
 
     def deploy(self) -> None:
         self.shop.tag(self.random.choice("123"))
@@ -98,14 +151,14 @@ class Operations:
         """The operator's own reload of the proxy, in the middle of a deploy."""
         self.settle()
         self.shop.tag(self.random.choice("123"))
-        run = self.shop.spawn("deploy", "web", "--force")
+        run = self.shop.spawn("deploy", "web", "--force", *WAITS)
         run.wait_for("step_started", step=self.random.choice(STEPS))
         docker("kill", "--signal", RELOAD[self.shop.edge.type], self.shop.running("edge")[0].id)
         assert run.end().code == 0
 
     def cut_short(self, number: signal.Signals) -> None:
         self.shop.tag(self.random.choice("123"))
-        run = self.shop.spawn("deploy", "web", "--force")
+        run = self.shop.spawn("deploy", "web", "--force", *WAITS)
         run.wait_for("step_started", step=self.random.choice(STEPS))
         run.signal(number)
         code = run.end().code
@@ -149,6 +202,7 @@ class Operations:
 
     def run(self, *argv: str, codes: tuple[int, ...] = (0,)) -> None:
         """The real program, and what its largest process (it or Compose) took."""
+        argv += WAITS if argv[0] in ("deploy", "rollback") else ()
         with (self.shop.directory.parent / "said").open("w+") as said:
             process = subprocess.Popen([PROGRAM, *argv], cwd=self.shop.directory, stdout=said, stderr=said)
             _, status, usage = os.wait4(process.pid, 0)
@@ -164,12 +218,16 @@ class Operations:
 def footprint(shop: Shop) -> Footprint:
     edge = shop.running("edge")[0].id
     pids = [line.split()[0] for line in shop.edge_processes()]
-    threads = sum(len(list(Path(f"/proc/{pid}/task").iterdir())) for pid in pids)
-    opened = sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
+    threads = sum(_entries(int(pid), "task") for pid in pids)
+    opened = sum(_entries(int(pid), "fd") for pid in pids)
     count = len(docker("ps", "-aq", "--filter", f"label=com.docker.compose.project={shop.name}").split())
     files = sum(1 for folder in ("edge", ".rollout") for path in (shop.directory / folder).rglob("*") if path.is_file())
     assert edge
     return Footprint(count, files, len(pids), len(shop.keep_tags()), threads, opened)
+
+
+def _entries(pid: int, folder: str) -> int:
+    return len(list(Path(f"/proc/{pid}", folder).iterdir()))
 
 
 def settled(shop: Shop) -> Footprint:
@@ -197,22 +255,35 @@ def test_soak(edge: Edge, short_directory: Path, capsys: pytest.CaptureFixture[s
     with running(edge, short_directory / "p") as shop:
         operations = Operations(shop, SEED)
         operations.run("deploy", "web", "--force")
+        operations.turn()
+        operations.run("deploy", "web", "--force")  # so that its audit record is there as well
+        operations.end_serving()
         before = settled(shop)
-        with shop.load(Mix.standard()) as load:
+        with closing(operations), shop.load(Mix.standard()) as load:
             until = time.monotonic() + SECONDS / 2
-            while time.monotonic() < until:
+            while time.monotonic() < until or len(operations.weights) < 3:
+                if operations.done.total() % (SERVED + 1) == SERVED:
+                    operations.turn()
                 operations.one()
             operations.settle()
+            if operations.sidecar is None:
+                operations.turn()  # what a killed one has left is its successor's
+            operations.end_serving()
             report = load.report()
         after = settled(shop)
     names = [f.name.replace("_", " ") for f in fields(Footprint)]
-    memory = operations.memory
+    memory, weights = operations.memory, operations.weights
+    came = weights[0]
     rows: list[tuple[str, object, object]] = [
         ("operations", "", sum(operations.done.values())),
         ("requests", "", report.total),
         ("failed", "", report.failed),
         *zip(names, astuple(before), astuple(after), strict=True),
         ("controller memory, MiB", memory[0] // 1024, memory[-1] // 1024),
+        *(
+            (f"sidecar {f.name.replace('_', ' ')}", getattr(came, f.name), max(getattr(w, f.name) for w in weights))
+            for f in fields(Weight)
+        ),
     ]
     say(table(rows))
     say(", ".join(f"{count} {name}" for name, count in operations.done.most_common()))
@@ -223,6 +294,10 @@ def test_soak(edge: Edge, short_directory: Path, capsys: pytest.CaptureFixture[s
     assert after.tags <= KEPT_TAGS and after.files <= before.files
     assert after.open_files <= before.open_files + SPARE_FILES
     assert max(memory[-3:]) < memory[0] * 1.2
+    for weight in weights:
+        assert weight.memory < came.memory * 1.3, weights
+        assert weight.threads <= came.threads + SPARE_THREADS, weights
+        assert weight.open_files <= came.open_files + SPARE_FILES, weights
 
 
 def _shown(capsys: pytest.CaptureFixture[str], text: str) -> None:

@@ -17,11 +17,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rollout.proxies.nginx_workers import GENERATIONS
-from tests.e2e.projects import EDGES, Edge, Shop, app_service, docker, eventually, running
+from tests.e2e.projects import EDGES, Edge, Shop, app_service, docker, echoes, eventually, in_pool, running, serving
 from tests.faults.middle import EDGE_PAIR, MIDDLES, STEPS, SWITCHED, lossless, rolling, stopped_at, true_end
 from tests.faults.sweep import MIX, ROLLING, Point, Sweep
 from tests.load import Load
@@ -211,7 +212,7 @@ def socket_of_it(sweep: Sweep, point: Point, name: str, spoilt: Spoil) -> None:
         done = true_end(run.end(), 0, 1, 4, 5)
         served(sweep.load, 50)
     for client in held:
-        assert alive(client), f"stopped under a live connection: {done}\n{shop.describe()}"
+        assert echoes(client), f"stopped under a live connection: {done}\n{shop.describe()}"
         client.close()
     print(f"{name} {spoilt.__name__} | {point} | exit {done.code} | {sweep.load.progress()['total']} requests")
     if done.code in (1, 4):
@@ -224,6 +225,7 @@ def socket_of_it(sweep: Sweep, point: Point, name: str, spoilt: Spoil) -> None:
 # --- clients that stay for ever --------------------------------------------------------------------------------
 
 DEPLOYS = 20
+CYCLES = GENERATIONS + 2
 HELD_EACH = 4  # so that each of the two workers has some
 LIMIT = 2.0  # seconds of drain
 
@@ -236,14 +238,6 @@ def upgraded(shop: Shop, service: str) -> socket.socket:
     assert b" 101 " in client.recv(4096)
     client.settimeout(2.0)
     return client
-
-
-def alive(client: socket.socket) -> bool:
-    try:
-        client.sendall(b"still")
-        return client.recv(5) == b"still"
-    except OSError:
-        return False
 
 
 class Held:
@@ -261,7 +255,7 @@ class Held:
     def look(self) -> None:
         """Each still answers, or has ended: then after how long."""
         for client, began in list(self.open):
-            if not alive(client):
+            if not echoes(client):
                 client.close()
                 self.open.remove((client, began))
                 self.ended.append(time.monotonic() - began)
@@ -302,5 +296,32 @@ def test_websockets_that_never_end(edge: Edge, short_directory: Path) -> None:
         assert all(seconds > LIMIT for seconds in held.ended), held.ended
         if edge.type == "haproxy":
             assert not held.ended and not any(counts), "nothing was reloaded"
+        for client, _ in held.open:
+            client.close()
+
+
+@pytest.mark.timeout(300)
+def test_a_sidecar_bounds_the_old_workers_without_a_deploy(short_directory: Path) -> None:
+    """A replica that dies and comes back, again and again: each time nginx is reloaded twice, and no deploy's drain
+    comes to look."""
+    limit: dict[str, Any] = {"x-rollout": {"drain_timeout": f"{LIMIT:g}s"}}
+    with running(EDGES[0], short_directory, deploy={"replicas": CYCLES // 2}, **limit) as shop:
+        shop.service("chat", deploy={"replicas": 1}, **limit)
+        shop.rollout("deploy")
+        held, counts = Held(shop), []
+        with serving(shop) as sidecar:
+            for victim in 2 * [replica.id for replica in shop.running()]:  # who dies more often has to prove itself
+                held.more()
+                docker("kill", victim)
+                in_pool(shop, CYCLES // 2 - 1)
+                docker("start", victim)
+                in_pool(shop, CYCLES // 2)
+                counts.append(len(shop.old_workers()))
+            told = sidecar.wait_for("warned", code="old-workers")
+            eventually(lambda: len(shop.old_workers()) == 2 * GENERATIONS, "as many as may be, and no fewer")
+            held.look()
+        print(f"old workers {counts}; {told['text']}; {len(held.ended)} of {len(held.open)} WebSockets ended")
+        assert held.ended and all(seconds > LIMIT for seconds in held.ended), held.ended
+        assert held.open
         for client, _ in held.open:
             client.close()

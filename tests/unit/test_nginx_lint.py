@@ -48,6 +48,19 @@ def test_idle_client_connections(text: str, version: tuple[int, ...], expected: 
 
 
 @pytest.mark.parametrize(
+    ("text", "version", "fix"),
+    [
+        ("http { http2 on;\n keepalive_timeout 0; server { } }", (1, 30, 6), KEPT),
+        ("http { \nkeepalive_timeout 0s; server { listen 443 ssl http2; } }", (1, 22, 1), ""),
+        ("http { http2 on;\n keepalive_timeout 0; server { http2 off; } }", (1, 30, 6), None),
+        (f"http {{ http2 on; {KEPT} server {{ }} }}", (1, 30, 6), None),
+    ],
+)
+def test_http2_needs_connections_that_live(text: str, version: tuple[int, ...], fix: str | None) -> None:
+    assert found(text, version) == ([] if fix is None else [("nginx-http2-keepalive", "/n.conf:2", fix)])
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         (
