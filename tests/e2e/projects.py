@@ -179,6 +179,17 @@ def echoes(client: socket.socket) -> bool:
         return False
 
 
+def _threads(pid: int) -> str:
+    """For a failure: what each thread waits in, and which signals wait for it."""
+    lines = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            said = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line)
+            kept = " ".join(f"{name} {said[name]}" for name in ("Name", "State", "SigPnd", "ShdPnd", "SigBlk"))
+            lines.append(f"thread {task.name}: {kept} in {(task / 'wchan').read_text()}")
+    return "\n".join(lines)
+
+
 class Running:
     """The program under way, with `--json`: its events as they come."""
 
@@ -221,8 +232,9 @@ class Running:
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
+            threads = _threads(self.process.pid)
             self.process.kill()
-            raise AssertionError(f"it did not end within {seconds:g} s:\n{self._said()}") from None
+            raise AssertionError(f"it did not end within {seconds:g} s:\n{threads}\n{self._said()}") from None
         took = time.monotonic() - self.begun
         for reader in self._readers:
             reader.join()
