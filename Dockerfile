@@ -34,6 +34,7 @@ RUN apt-get -q -o Acquire::Check-Valid-Until=false update \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/log/*
 COPY --from=build /opt/rollout /opt/rollout
 COPY scripts/sidecar-user /usr/local/bin/rollout
+COPY scripts/sidecar-healthy /usr/local/bin/
 ENV HOME=/tmp
 ENTRYPOINT ["tini", "--", "rollout"]
 CMD ["serve"]

@@ -40,6 +40,11 @@ class StateDirectory:
         """Where a sidecar is spoken to."""
         return self.path / "api.sock"
 
+    def forget_passes(self) -> None:
+        """A sidecar begins: what the one before it has done says nothing of this one."""
+        with suppress(OSError):
+            self._passed.unlink(missing_ok=True)
+
     def pass_done(self) -> None:
         """The sidecar has looked at every replica. Raises nothing: a full disk is told elsewhere."""
         with suppress(OSError):

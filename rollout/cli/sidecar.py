@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -127,8 +127,9 @@ class Sidecar:
         kind = ""
         while True:
             if interruption() and not asked:
-                asked = True
-                self.post(f"/v1/operations/{number}/interrupt", {})
+                with suppress(Absent):  # asked again soon: it goes on meanwhile, and so do we
+                    self.post(f"/v1/operations/{number}/interrupt", {})
+                    asked = True
             try:
                 line = lines.get(timeout=GLANCE)
             except Empty:

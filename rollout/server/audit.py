@@ -11,6 +11,7 @@ from typing import Any
 
 from rollout.errors import StateError
 from rollout.ports import Clock
+from rollout.server.operations import Asked
 
 NAME = "audit.log"
 LONGEST = 10_000_000  # bytes; then the file before the present one is given up
@@ -34,6 +35,12 @@ class Audit:
                 f"the audit record {self._path} cannot be written: {error.strerror or error}; nothing was begun",
                 hint="is the disk full?",
             ) from error
+
+    def begun(self, asked: Asked) -> None:
+        """An operation, before it is begun. Raises StateError."""
+        self.write(
+            asked.who, asked.kind, services=list(asked.services), image=asked.image, to=asked.to, key=asked.key
+        )  # fmt: skip
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Everything recorded, oldest first; a line torn by a crash is left out."""

@@ -26,6 +26,7 @@ from rollout.server.listening import Tcp
 from rollout.server.membership import Membership
 from rollout.server.notifications import notifying
 from rollout.server.operations import ThreadOperations
+from rollout.server.progress import Progress, telling
 from rollout.server.project import LiveProject
 from rollout.server.scheduling import Scheduling, looking
 from rollout.server.tally import Tally, counting
@@ -36,7 +37,9 @@ LOCK = "serve"  # a file of its own in the state directory, beside those of the 
 # seconds; the main thread, where Python handles signals, waits no longer than this at once: a signal that comes just as
 # a wait begins (after the interpreter's lock is let go, before the thread sleeps) is handled when the wait ends
 DEAF = 0.5
-LATE = 30.0  # seconds; a sidecar that has not looked at the replicas for so long does not follow them
+LATE = (
+    30.0  # seconds without a look at the replicas, and a sidecar does not follow them (as in scripts/sidecar-healthy)
+)
 
 
 class Part(Protocol):
@@ -69,6 +72,7 @@ def serve(sidecar: Sidecar) -> None:
         wired = project.wired
         preflight.refuse(wired.placement())
         with _alone(wired.state, wired.project.name, sidecar.clock):
+            wired.state.forget_passes()
             make_loadable(wired, sidecar.bus)
             sidecar.bus(Notice("", f"serving project {wired.project.name}: {', '.join(wired.project.services)}"))
             with notifying(project, sidecar.bus, sidecar.clock):
@@ -90,9 +94,10 @@ def why_not_healthy(state: StateDirectory, clock: Clock) -> str:
 
 def _parts(sidecar: Sidecar, project: LiveProject, tally: Tally) -> Sequence[Part]:
     options, clock, bus = sidecar.options, sidecar.clock, sidecar.bus
-    operations, http = _answering(sidecar, project, tally)
+    progress = Progress(clock)
+    operations, http = _answering(sidecar, project, tally, progress)
     parts: list[Part] = [
-        Membership(project, clock, bus),
+        Membership(project, clock, telling(progress, bus)),
         operations,
         http,
         Scheduling(lambda: project.wired.project, looking(options, clock, bus), operations, clock, bus),
@@ -102,14 +107,17 @@ def _parts(sidecar: Sidecar, project: LiveProject, tally: Tally) -> Sequence[Par
     return parts
 
 
-def _answering(sidecar: Sidecar, project: LiveProject, tally: Tally) -> tuple[ThreadOperations, Part]:
+def _answering(
+    sidecar: Sidecar, project: LiveProject, tally: Tally, progress: Progress
+) -> tuple[ThreadOperations, Part]:
     try:
         from rollout.server.http import assembly
     except ImportError as error:
         raise UsageError(
             f"the sidecar needs packages that are not installed: {error.name}", hint="pip install 'rollout[server]'"
         ) from error
-    return assembly.parts(sidecar.options, sidecar.clock, sidecar.bus, project.wired.state, sidecar.tcp, tally)
+    state = project.wired.state
+    return assembly.parts(sidecar.options, sidecar.clock, sidecar.bus, state, sidecar.tcp, tally, progress)
 
 
 def _run(parts: Sequence[Part], ended: SimpleQueue[BaseException | None]) -> None:

@@ -27,6 +27,9 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Values = Iterable[tuple[tuple[str, ...], float]]  # by labels
 
 
+ENDED = ("deployed", "undone", "aborted", "interrupted", "failed")  # what a rollout's record can end as
+
+
 class Metrics:
     """Safe from any thread: one scrape at a time."""
 
@@ -71,6 +74,8 @@ class Metrics:
 
     def _of_rollouts(self, project: str) -> Iterable[Metric]:
         past, labels = self._past, ("project", "service")
+        names = [service["service"] for service in self._status["services"]]
+        past.begin_at_zero(names)
         yield _counter("rollouts", "Rollouts that have ended.", (*labels, "outcome"), _with(project, past.outcomes))
         phases = SummaryMetricFamily(
             "rollout_phase_duration_seconds", "Time rollouts spent in each phase.", labels=(*labels, "phase")
@@ -147,6 +152,13 @@ class _Past:
         self.cut: Counter[tuple[str, ...]] = Counter()
         self.phases: dict[tuple[str, str], tuple[int, float]] = {}
 
+    def begin_at_zero(self, services: Iterable[str]) -> None:
+        """A counter that appears with its first event at 1 has, for `increase`, never increased."""
+        for service in services:
+            self.cut[service,] += 0
+            for outcome in ENDED:
+                self.outcomes[service, outcome] += 0
+
     def learn(self, ended: Iterable[tuple[int, str, str, Mapping[str, Any]]]) -> None:
         for number, service, outcome, receipt in ended:
             self.known.add(number)
@@ -162,7 +174,9 @@ def is_ready(replica: Mapping[str, Any]) -> bool:
 
 
 def in_sync(service: Mapping[str, Any]) -> bool:
-    """Whether the pool is the ready replicas of the live revision."""
+    """Whether the pool is the ready replicas of the live revision, or a rollout's, which sees to it."""
+    if service["lock"]:
+        return True
     live = service["live"]["revision"] if service["live"] else None
     return all((replica["pool"] == "in") == (is_ready(replica) and replica["revision"] == live)
                for replica in service["replicas"] if replica["pool"] != "warm")  # fmt: skip

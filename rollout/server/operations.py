@@ -88,7 +88,8 @@ class Operations(Protocol):
 
     def submit(self, asked: Asked) -> Operation:
         """Begin it; answers at once. One with the same non-empty `key` is answered instead of begun again.
-        Raises UsageError for what cannot be meant, nothing begun; LockHeld when too many wait already."""
+        Raises UsageError for what cannot be meant, nothing begun; LockHeld when too many wait already; StateError when
+        it cannot be recorded."""
 
     def get(self, number: int) -> Operation | None: ...
 
@@ -123,9 +124,10 @@ class ThreadOperations:
 
     name = "operations"
 
-    def __init__(self, wire: Wire, emit: Sink, clock: Clock) -> None:
-        """`wire` makes the project with its ports for one operation; `emit` hears what all of them say."""
-        self._wire, self._emit, self._clock = wire, emit, clock
+    def __init__(self, wire: Wire, emit: Sink, clock: Clock, record: Callable[[Asked], None]) -> None:
+        """`wire` makes the project with its ports for one operation; `emit` hears what all of them say; `record` writes
+        down each that is begun, whoever asked for it. What it raises keeps it from being begun."""
+        self._wire, self._emit, self._clock, self._record = wire, emit, clock, record
         self._jobs: dict[int, _Job] = {}
         self._changed = threading.Condition()
         self._last = 0
@@ -155,6 +157,7 @@ class ThreadOperations:
                 raise Interrupted("the sidecar is stopping; nothing was begun")
             if sum(not job.operation.ended for job in self._jobs.values()) >= UNDER_WAY:
                 raise LockHeld(f"{UNDER_WAY} operations are under way already; nothing was begun", hint="try it later")
+            self._record(asked)
             self._last += 1
             job = _Job(Operation(self._last, asked, "queued", self._clock.wall()), self._clock)
             self._jobs[self._last] = job

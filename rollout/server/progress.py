@@ -6,12 +6,22 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from rollout.events import Event, Finished, NothingToDo, Recovering, RolloutStarted
+from rollout.events import Event, Finished, NothingToDo, Recovering, RolloutStarted, Sink
 from rollout.ports import Clock
 from rollout.report.screen import Row, Screen
 
 ROWS = 12
 REMEMBERED = 500  # names of replicas
+
+
+def telling(progress: Progress, bus: Sink) -> Sink:
+    """Whoever performs rollouts tells both."""
+
+    def tell(event: Event) -> None:
+        progress(event)
+        bus(event)
+
+    return tell
 
 
 class Progress:

@@ -26,7 +26,7 @@ class LiveProject:
         self, options: Options, clock: Clock, emit: Sink, adapt: Callable[[Wired], None] = lambda wired: None
     ) -> None:
         """`adapt` may change the ports of each one that is loaded."""
-        self.options, self._clock, self._emit, self._adapt = options, clock, emit, adapt
+        self.options, self.adapt, self._clock, self._emit = options, adapt, clock, emit
         self._open = ExitStack()
         self._files: tuple[Path, ...] = ()
         self._signature: Signature = ()  # of the files when they were loaded, or refused
@@ -34,7 +34,7 @@ class LiveProject:
 
     def __enter__(self) -> Self:
         self.wired = self._open.enter_context(wire(self.options, [], self._clock, self._emit))
-        self._adapt(self.wired)
+        self.adapt(self.wired)
         self._remember(())
         return self
 
@@ -65,7 +65,7 @@ class LiveProject:
                 return False
             self._open.close()
             self._open, self.wired = fresh.pop_all(), wired
-            self._adapt(wired)
+            self.adapt(wired)
         self._remember(before)
         self._emit(Notice("", "the project's files have changed and were read again"))
         return True

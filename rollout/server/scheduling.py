@@ -64,6 +64,7 @@ class Scheduling:
         self._clock, self._emit, self._chance = clock, emit, chance
         self._zone = zone or (lambda: local_zone(os.environ))
         self._agenda: dict[str, _Next] = {}
+        self._trouble = ""
 
     def run(self, stop: threading.Event) -> None:
         while not stop.wait(self.round()):
@@ -73,16 +74,19 @@ class Scheduling:
         """Ask for each service whose time has come; answers in how many seconds the next round is."""
         now, services = self._clock.wall(), self._project().services
         schedules = {name: settings.schedule for name, settings in services.items() if settings.schedule}
-        self._agenda = {name: self._planned(name, schedule, now) for name, schedule in schedules.items()}
-        due = [name for name, entry in self._agenda.items() if entry.at <= now]
-        if due:
-            try:
+        try:
+            self._agenda = {name: self._planned(name, schedule, now) for name, schedule in schedules.items()}
+            due = [name for name, entry in self._agenda.items() if entry.at <= now]
+            if due:
                 with self._look() as looking:
                     for name in due:
                         self._agenda[name] = self._ask(looking, name, services[name].image, self._agenda[name])
-            except RolloutError as error:  # the engine or the project itself: not one service's affair
-                self._emit(Warned("", "schedule", f"registries could not be asked: {error.message}"))
-                return LONGEST_WAIT
+        except RolloutError as error:  # the engine, the project or TZ: not one service's affair
+            if error.message != self._trouble:
+                self._trouble = error.message
+                self._emit(Warned("", "schedule", f"schedules are not followed: {error.message}"))
+            return LONGEST_WAIT
+        self._trouble = ""
         pauses = [entry.at - self._clock.wall() for entry in self._agenda.values()]
         return max(0.0, min([LONGEST_WAIT, *pauses]))
 
@@ -156,9 +160,9 @@ def local_zone(environ: Mapping[str, str]) -> tzinfo:
     """The zone that TZ names, else this host's, else UTC. Raises UsageError for a TZ that names none."""
     name = environ.get("TZ", "").lstrip(":")
     try:
-        if name:
+        if name and not name.startswith("/"):
             return ZoneInfo(name)
-        with Path(LOCAL_TIME).open("rb") as file:
+        with Path(name or LOCAL_TIME).open("rb") as file:
             return ZoneInfo.from_file(file)
     except (KeyError, ValueError) as error:
         raise UsageError(f"TZ={name} names no time zone", hint="like TZ=Europe/Berlin; the data is tzdata's") from error

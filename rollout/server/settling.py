@@ -13,7 +13,7 @@ from rollout.controller import RECOVERY, sync_once
 from rollout.errors import LockHeld, RolloutError
 from rollout.events import Sink, Warned
 from rollout.ports import Clock
-from rollout.wiring import wire
+from rollout.wiring import Wired, wire
 
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 300.0  # seconds between two attempts at a service that cannot be settled
 
@@ -26,10 +26,18 @@ class _Failure:
 
 
 class Settling:
-    """`tell(service)` is called when a service has been settled, or cannot be."""
+    """`tell(service)` is called when a service has been settled, or cannot be; `adapt` may change the ports of each
+    project that is wired for it."""
 
-    def __init__(self, options: Options, clock: Clock, emit: Sink, tell: Callable[[str], None]) -> None:
-        self._options, self._clock, self._emit, self._tell = options, clock, emit, tell
+    def __init__(
+        self,
+        options: Options,
+        clock: Clock,
+        emit: Sink,
+        tell: Callable[[str], None],
+        adapt: Callable[[Wired], None] = lambda wired: None,
+    ) -> None:
+        self._options, self._clock, self._emit, self._tell, self._adapt = options, clock, emit, tell, adapt
         self._threads: dict[str, threading.Thread] = {}
         self._failures: dict[str, _Failure] = {}
         self._bug: Exception | None = None
@@ -65,6 +73,7 @@ class Settling:
 
     def _sync(self, service: str) -> None:
         with wire(self._options, [service], self._clock, self._emit) as wired:
+            self._adapt(wired)
             sync_once(wired.ports, wired.project.services[service], self._emit, what=RECOVERY)
 
     def _failed(self, service: str, error: RolloutError) -> None:

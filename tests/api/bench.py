@@ -186,9 +186,9 @@ def serving(
 
     (directory / "token").write_text(f"ci:{TOKEN}\n")
     tcp = tcp or Tcp(listen=f"127.0.0.1:{free_port()}", token_file=str(directory / "token"))
-    operations, traffic = ThreadOperations(wire, bus, clock), Traffic(view, clock)
-    metrics = Metrics(view, traffic, Tally(reloads=3, refusals=1), clock)
     audit = Audit(directory, clock)
+    operations, traffic = ThreadOperations(wire, bus, clock, audit.begun), Traffic(view, clock)
+    metrics = Metrics(view, traffic, Tally(reloads=3, refusals=1), clock)
     site = Site(view, operations, bus, Progress(clock), traffic, metrics, audit, clock, boot="b007")
 
     def settle() -> None:

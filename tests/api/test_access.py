@@ -157,6 +157,13 @@ def test_a_browser_changes_something_only_from_our_own_page(api: Api) -> None:
     assert api.tcp("POST", "/v1/deploy", DEPLOY, ours).status == 202
 
 
+def test_cookies_of_other_applications_on_this_host_do_no_harm(api: Api) -> None:
+    ours = logged_in(api)["Cookie"]
+    for theirs in ('settings={"a":1}', "a b=c", "=", 'x="unended', "\u00e9=1"):
+        for cookies in (f"{theirs}; {ours}", f"{ours}; {theirs}"):
+            assert api.tcp("GET", "/v1/project", headers={"Cookie": cookies}).status == 200, cookies
+
+
 def test_a_log_out_ends_the_session(api: Api) -> None:
     browser = logged_in(api)
     ours = {**browser, "Rollout-Csrf": csrf_of(api, browser)}

@@ -128,6 +128,9 @@ def test_the_pool_is_in_sync_when_it_is_the_ready_replicas_of_the_live_revision(
     for change in ({"pool": "out"}, {"state": "exited"}, {"health": "unhealthy"}, {"revision": 1}):
         assert not in_sync({**one, "replicas": [{**one["replicas"][0], **change}, one["replicas"][1]]}), change
     assert in_sync({**one, "replicas": [*one["replicas"], replica("web", 9, 1, pool="warm")]})
+    between = {**one, "replicas": [replica("web", 9, 3), replica("web", 8, 2, pool="out")]}
+    assert not in_sync(between)
+    assert in_sync({**between, "lock": {"what": "deploy"}}), "a rollout sees to it"
 
 
 def test_the_metrics_of_what_the_journal_knows(tmp_path: Path) -> None:
@@ -145,7 +148,9 @@ def test_the_metrics_of_what_the_journal_knows(tmp_path: Path) -> None:
         f"rollout_sync_lag_seconds{{{about}}} 0.0",
         'rollout_proxy_reloads_total{project="shop"} 3.0',
         'rollout_old_workers{project="shop"} 1.0',
-    } <= lines
+        f'rollout_rollouts_total{{outcome="undone",{about}}} 0.0',
+        'rollout_connections_cut_total{project="shop",service="api"} 0.0',
+    } <= lines, "and what has never happened is 0, or its first time would be no increase"
 
 
 def test_reloads_and_refusals_are_tallied() -> None:

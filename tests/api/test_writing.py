@@ -286,6 +286,22 @@ def test_the_secret_is_nowhere(api: Api, tmp_path: Path) -> None:
     assert SECRET not in everything and b"the-token" not in everything
 
 
+@pytest.mark.parametrize(
+    ("pattern", "image", "status"),
+    [
+        ("web:*", "web:7", 202),
+        ("web:*", "web:5000/other:7", 403),  # a registry called web
+        ("reg.example:5000/shop/*", "reg.example:5000/shop/web:7", 202),
+        ("reg.example:5000/shop/*:7", "reg.example:5000/shop/web:8", 403),
+    ],
+)
+def test_a_pattern_is_of_a_name_and_a_tag(tmp_path: Path, pattern: str, image: str, status: int) -> None:
+    (tmp_path / "secret").write_bytes(SECRET)
+    raw, headers = signed({**BODY, "image": image})
+    with serving(tmp_path, webhook=WebhookSettings(str(tmp_path / "secret"), (pattern,))) as api:
+        assert api.tcp("POST", "/v1/webhook", raw=raw, headers=headers).status == status
+
+
 def test_without_a_webhook_there_is_none(tmp_path: Path) -> None:
     raw, headers = signed(BODY)
     with serving(tmp_path) as api:

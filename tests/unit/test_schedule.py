@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any, cast
 from zoneinfo import ZoneInfo
 
@@ -27,7 +27,7 @@ from rollout.model import (
 )
 from rollout.ports import RolloutRecord
 from rollout.server.operations import Asked, Operation
-from rollout.server.scheduling import LONGEST_WAIT, Looking, Scheduling, local_zone
+from rollout.server.scheduling import LOCAL_TIME, LONGEST_WAIT, Looking, Scheduling, local_zone
 from rollout.spec.faults import Refused
 from rollout.spec.values import windows
 from rollout.steps.run import Ports
@@ -179,7 +179,7 @@ class World:
     said: list[Event] = field(default_factory=list)
     exit_code: int | None = 0
 
-    def part(self) -> Scheduling:
+    def part(self, zone: Callable[[], tzinfo] = lambda: BERLIN) -> Scheduling:
         ports = cast("Ports", self)
         proxy = ProxySettings(ProxyType.NGINX, "/x", service="edge")
 
@@ -189,7 +189,7 @@ class World:
 
         return Scheduling(
             lambda: Project("shop", "/", proxy, {"web": self.settings}, ""), look, cast("Any", self), self.clock,
-            self.said.append, zone=lambda: BERLIN, chance=lambda: 0.0,
+            self.said.append, zone=zone, chance=lambda: 0.0,
         )  # fmt: skip
 
     @property
@@ -310,6 +310,15 @@ def test_a_registry_that_is_down_is_told_once_and_asked_again(world: World) -> N
     assert [type(event) for event in world.said] == [Warned, Notice, Notice]
 
 
+def test_a_zone_that_is_none_is_told_once_and_ends_nothing(world: World) -> None:
+    part = world.part(zone=lambda: local_zone({"TZ": "Europe/Atlantis"}))
+    pass_time(world, part, 3600)
+    assert [event.text for event in world.said if isinstance(event, Warned)] == [
+        "schedules are not followed: TZ=Europe/Atlantis names no time zone"
+    ]
+    assert world.questions == 0
+
+
 def test_a_changed_schedule_counts_at_once(world: World) -> None:
     part = world.part()
     part.round()
@@ -322,6 +331,9 @@ def test_the_local_zone() -> None:
     assert local_zone({"TZ": "Europe/Berlin"}) == BERLIN
     assert local_zone({"TZ": ":Europe/Berlin"}) == BERLIN
     assert local_zone({}) is not None
+    july = datetime(2026, 7, 1, tzinfo=UTC)
+    by_path, by_itself = local_zone({"TZ": f":{LOCAL_TIME}"}), local_zone({})
+    assert july.astimezone(by_path).utcoffset() == july.astimezone(by_itself).utcoffset()
     for wrong in ("Europe/Atlantis", "../etc/passwd"):
         with pytest.raises(UsageError, match="names no time zone"):
             local_zone({"TZ": wrong})

@@ -11,8 +11,9 @@ import secrets
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
+
+from starlette.requests import cookie_parser
 
 from rollout.ports import Clock
 from rollout.server.http.peer import Peer
@@ -124,8 +125,5 @@ def _local_only(headers: Mapping[str, str]) -> None:
 
 
 def _cookie(text: str) -> str:
-    try:
-        morsel = SimpleCookie(text).get(COOKIE)
-    except CookieError:
-        return ""
-    return morsel.value if morsel else ""
+    """Cookies know no port: those of another application on this host are there as well, whatever they look like."""
+    return cookie_parser(text).get(COOKIE, "")

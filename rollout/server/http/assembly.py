@@ -19,7 +19,7 @@ from rollout.server.http.site import Site
 from rollout.server.listening import Tcp
 from rollout.server.metrics import Metrics
 from rollout.server.operations import Asked, ThreadOperations
-from rollout.server.progress import Progress
+from rollout.server.progress import Progress, telling
 from rollout.server.project import LiveProject
 from rollout.server.tally import Tally, counting
 from rollout.server.traffic import Traffic
@@ -29,14 +29,9 @@ from rollout.wiring import Wired, wire
 
 
 def parts(
-    options: Options, clock: Clock, bus: Bus, state: StateDirectory, tcp: Tcp, tally: Tally
+    options: Options, clock: Clock, bus: Bus, state: StateDirectory, tcp: Tcp, tally: Tally, progress: Progress
 ) -> tuple[ThreadOperations, Http]:
     """Raises UsageError for files that `tcp` names and cannot be used."""
-    progress = Progress(clock)
-
-    def tell(event: Event) -> None:
-        progress(event)
-        bus(event)
 
     @contextmanager
     def wired(asked: Asked, emit: Sink) -> Iterator[Wired]:
@@ -44,11 +39,11 @@ def parts(
             counting(made, tally)
             yield made
 
-    operations = ThreadOperations(wired, tell, clock)
+    audit = Audit(state.path, clock)
+    operations = ThreadOperations(wired, telling(progress, bus), clock, audit.begun)
     view = View(LiveProject(options, clock, _unheard), clock)
     traffic = Traffic(view, clock)
     metrics = Metrics(view, traffic, tally, clock)
-    audit = Audit(state.path, clock)
     site = Site(
         view, operations, bus, progress, traffic, metrics, audit, clock, boot=secrets.token_hex(4)
     )  # fmt: skip

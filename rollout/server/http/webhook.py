@@ -44,7 +44,7 @@ def webhook(site: Site, call: Call) -> JSONResponse:
         given = _genuine(site, settings, call.headers, call.raw)
         _refuse_seen(site.audit, given, site.clock.wall())
         image = call.body.image
-        if not any(fnmatchcase(image, pattern) for pattern in settings.images):
+        if not any(_allowed(image, pattern) for pattern in settings.images):
             raise problems.Forbidden(f"{image} matches no pattern of x-rollout.serve.webhook.images; nothing was begun")
         site.view.known(call.body.service)
         site.audit.write(WHO, "signature", signature=given)
@@ -62,6 +62,19 @@ def _genuine(site: Site, settings: WebhookSettings, headers: Mapping[str, str], 
     if abs(site.clock.wall() - at) > WINDOW:
         raise problems.NotAllowed(f"its time is not within {WINDOW:g} s of now", hint="is a clock wrong?")
     return given
+
+
+def _allowed(image: str, pattern: str) -> bool:
+    """Name by name and tag by tag: `web:*` is not `web:5000/other`, an image of a registry called web. A pattern that
+    names no tag allows any."""
+    (name, tag), (names, tags) = _parted(image), _parted(pattern)
+    return fnmatchcase(name, names) and fnmatchcase(tag, tags or "*")
+
+
+def _parted(reference: str) -> tuple[str, str]:
+    """What stands before and from the last colon or at sign on that is no registry's port."""
+    at = re.search(r"[:@][^/]*\Z", reference)
+    return (reference[: at.start()], reference[at.start() :]) if at else (reference, "")
 
 
 def _secret(settings: WebhookSettings) -> bytes:

@@ -68,13 +68,10 @@ def interrupt(site: Site, call: Call) -> dict[str, Any]:
 
 
 def begin(site: Site, asked: Asked) -> JSONResponse:
-    """Submit it, recorded."""
+    """Submit it."""
     asked.refuse()
     if not asked.config:
         site.view.known(*asked.services)
-    site.audit.write(
-        asked.who, asked.kind, services=list(asked.services), image=asked.image, to=asked.to, key=asked.key
-    )
     operation = site.operations.submit(asked)
     return JSONResponse(as_json(operation), 202, {"Location": f"/v1/operations/{operation.id}"})
 

@@ -58,6 +58,7 @@ async function look() {
   try {
     const answer = await fetch("/fragment", { headers: { Accept: "text/html" } });
     if (answer.status === 401) { location.assign("/login"); return; }
+    if (!answer.ok) throw new Error(answer.statusText);
     const text = await answer.text();
     await released;
     show(text);
