@@ -206,6 +206,7 @@ def test_a_button_that_is_there_can_be_clicked(seen: Seen, browser: Browser) -> 
         with page.expect_request("**/page.js"):
             page.reload(wait_until="commit")
         page.get_by_role("heading", name="web", exact=True).wait_for()
+        eventually(lambda: page.evaluate("document.styleSheets.length"), "the style, without which nothing is shown")
         deploy = page.locator("#web-deploy")
         assert deploy.count() == 1 and not deploy.is_visible()
         (script,) = late
