@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -40,9 +41,15 @@ class Interruption:
     def watching(self) -> Iterator[None]:
         """Handle signals for the length of the block. Main thread only."""
         former = {number: signal.signal(number, self._handle) for number in WATCHED}
+        arrivals, told = os.pipe()
+        os.set_blocking(told, False)
+        former_fd = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+        threading.Thread(target=self._count, args=(arrivals,), name="signals", daemon=True).start()
         try:
             yield
         finally:
+            signal.set_wakeup_fd(former_fd)
+            os.close(told)
             for number, handler in former.items():
                 signal.signal(number, handler)
 
@@ -68,6 +75,17 @@ class Interruption:
             self._sentence = UNDOING
         elif isinstance(event, events.Finished):
             self._sentence = SETTLING
+
+    def _count(self, arrivals: int) -> None:
+        """The second leaves at once whatever the main thread, where Python's handlers run, is doing: it may be in a
+        call that does not end, and two that come before it looks are one to it."""
+        came = 0
+        with open(arrivals, "rb", buffering=0) as numbers:
+            while number := numbers.read(1):
+                came += number[0] in WATCHED
+                if came > 1:
+                    self._leave()
+                    os._exit(ExitCode.INTERRUPTED)
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         if self._asked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -83,3 +84,27 @@ def test_handlers_are_put_back() -> None:
         assert [signal.getsignal(number) for number in signals.WATCHED] != before
     assert [signal.getsignal(number) for number in signals.WATCHED] == before
     assert threading.current_thread() is threading.main_thread()
+
+
+DEAF = """
+import signal, threading
+from rollout.signals import WATCHED, Interruption
+found = Interruption(print, lambda: print("left", flush=True))
+with found.watching(), found.guarded():
+    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    print("deaf", flush=True)
+    threading.Event().wait()
+"""
+
+
+def test_the_second_leaves_although_the_main_thread_hears_nothing() -> None:
+    process = subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "deaf\n"
+    for _ in range(100):  # two at once may be one to the kernel
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.1)
+            break
+    assert process.wait(1) == 130
+    assert process.stdout.read() == "left\n"
+    process.stdout.close()
