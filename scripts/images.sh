@@ -73,7 +73,7 @@ build_registry() {
 build_sidecar() {
     local trusted=/etc/ssl/certs/ca-certificates.crt root=../..
     [ -f $trusted ] || trusted=
-    mkdir "$WORK/scripts" && cp $root/scripts/sidecar-user "$WORK/scripts"
+    mkdir "$WORK/scripts" && cp $root/scripts/sidecar-{user,healthy} "$WORK/scripts"
     build rollout-test/rollout:latest "" $root/Dockerfile $root/{pyproject.toml,README.md,LICENSE,rollout,templates} \
         "$WORK/scripts"
 }
