@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from types import FrameType
 from rollout import events
 from rollout.errors import ExitCode, Interrupted
 
+PATIENCE = 1.0  # seconds the main thread has to leave at the second signal
 WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 AGAIN = "(once more: leave at once; the next run then cleans up)"
@@ -80,12 +82,16 @@ class Interruption:
         """The second leaves at once whatever the main thread, where Python's handlers run, is doing: it may be in a
         call that does not end, and two that come before it looks are one to it."""
         came = 0
-        with open(arrivals, "rb", buffering=0) as numbers:
-            while number := numbers.read(1):
-                came += number[0] in WATCHED
-                if came > 1:
-                    self._leave()
-                    os._exit(ExitCode.INTERRUPTED)
+        while number := os.read(arrivals, 1):
+            came += number[0] in WATCHED
+            if came > 1:
+                # where it does look, it is it that leaves: two would tread on each other; a third signal does not wait
+                select.select([arrivals], [], [], PATIENCE)
+                leaving = threading.Thread(target=self._leave, daemon=True)
+                leaving.start()
+                leaving.join(PATIENCE)  # it may wait for what the main thread holds
+                os._exit(ExitCode.INTERRUPTED)
+        os.close(arrivals)
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         if self._asked:

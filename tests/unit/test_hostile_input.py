@@ -218,7 +218,7 @@ def means_what_it_says_to_haproxy(pool: Pool) -> bool:
         return False
     lines = [line.words for line in haproxy_files.parse_config("web.cfg", text)]
     head = [("backend", pool.service), ("balance", pool.options.balance)]
-    assert lines[:4] == [*head, ("retries", "5"), ("option", "redispatch", "1")]
+    assert lines[:4] == [*head, ("retries", "10"), ("option", "redispatch", "1")]
     assert [line[:5] for line in lines[4:]] == [
         ("server", u.name, u.address, "weight", str(u.weight)) for u in pool.upstreams
     ]
