@@ -106,7 +106,7 @@ class Membership:
     def _relieve(self, services: Mapping[str, ServiceSettings]) -> None:
         """Every reload leaves old workers behind that wait for their clients; deploys are not all that reloads."""
         limit = max(one.drain_timeout for one in services.values())
-        with suppress(ProxyUnreachable):  # the look has said so
+        with suppress(RolloutError):  # the engine or the proxy is away: the look has said so
             ended = self._project.wired.proxy.relieve(limit)
             if ended.workers:
                 what = f"{plural(ended.workers, 'old worker')} with {plural(ended.connections, 'connection')}"
