@@ -73,7 +73,7 @@ def _lossy(config: LoadedConfig, block: Directive, outer: _Keepalive) -> Iterato
 
 
 def _one_request(config: LoadedConfig, server: Directive, outer: _Keepalive) -> Iterator[Finding]:
-    """HTTP/2 where no connection outlives a request: nginx says GOAWAY with the first (measured, 1.26 and 1.30)."""
+    """HTTP/2 where no connection outlives a request: nginx says GOAWAY with the first (docs/guarantees.md)."""
     found = _in_force(config, server, outer)
     if found.http2 and seconds(found.timeout) == 0:
         message = (
