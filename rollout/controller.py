@@ -156,7 +156,9 @@ class Controller:
         self._ask_networks(settings)
         done, self._looked = Pass(), {}
         seen = self._look([s for s in settings if s.name in self._networks])
-        if concerned is not None:
+        if concerned is None:
+            self._forget_the_gone(seen)
+        else:
             seen = self._with_details(seen)
         fingerprints = self._ports.proxy.fingerprints([one.service for one in seen])
         wrong, urgent = [], additions
@@ -211,10 +213,12 @@ class Controller:
 
     def _decide(self, one: Seen) -> Decision:
         decision = decide(one, self._proven)
+        known = set(one.pool.upstreams) if one.pool is not None else set[Upstream]()
         for upstream in decision.pool.upstreams if decision.pool is not None else ():
-            self._started.pop(upstream.name, None)
             if upstream.name in self._looked:
                 self._started[upstream.name] = self._looked[upstream.name]
+            elif upstream not in known:
+                self._started.pop(upstream.name, None)  # it has proved itself since, however it was started
         return decision
 
     # --- looking
@@ -242,20 +246,30 @@ class Controller:
         return Seen(one, network, replicas, pool, warm, live, restarted, unfinished)
 
     def _with_details(self, seen: Sequence[Seen]) -> list[Seen]:
-        """Something has happened to these services. The list may not know it yet: the engine says `die` before it
-        brings its list up to date, and an inspection waits for that (measured with 20.10: 60 ms). And a replica that is
-        back at its old address may have been gone meanwhile: then it is not ready because it was."""
-        routed = [
-            r.id for one in seen for r in one.replicas if r.running and r.id in routed_ids(one.pool, one.replicas)
+        """Something has happened to these services. The list may not know it yet: the engine says `die`, `pause` and
+        `unpause` before it brings its list up to date, and an inspection waits for that (measured with 20.10: 60 ms).
+        And a replica that is back at its old address may have been gone meanwhile: then it is not ready because it
+        was."""
+        doubtful = [
+            r.id
+            for one in seen
+            for routed in [routed_ids(one.pool, one.replicas)]
+            for r in one.replicas
+            if r.id in routed or not r.running
         ]
-        found = self._ports.fan_out([partial(self._ports.engine.inspect, number) for number in routed])
-        details: dict[str, Replica | None] = dict(zip(routed, found, strict=True))
+        found = self._ports.fan_out([partial(self._ports.engine.inspect, number) for number in doubtful])
+        details: dict[str, Replica | None] = dict(zip(doubtful, found, strict=True))
         running = [r for r in found if r is not None and r.running]
         self._looked = {upstream_name(r): r.started_at for r in running}
         for name, at in self._looked.items():
             self._started.setdefault(name, at)
         anew = frozenset(r.id for r in running if self._started[upstream_name(r)] != r.started_at)
         return [replace(one, replicas=_brought_up_to_date(one.replicas, details), restarted=anew) for one in seen]
+
+    def _forget_the_gone(self, seen: Sequence[Seen]) -> None:
+        """`seen` is every service."""
+        there = {upstream_name(replica) for one in seen for replica in one.replicas}
+        self._started = {name: at for name, at in self._started.items() if name in there}
 
     def _left_to_others(self, one: Seen, done: Pass) -> bool:
         if not self._unsettled(one):

@@ -63,6 +63,9 @@ def _status(url: str, content: bytes, headers: dict[str, str]) -> int:
         raise Undelivered("it cannot be reached", passing=True) from None
     except (requests.exceptions.RequestException, ValueError):
         raise Undelivered("its address cannot be used", passing=False) from None
+    except OSError:
+        reason = "the certificates named by REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE cannot be read"
+        raise Undelivered(reason, passing=False) from None
 
 
 def _line(path: str, key: str) -> str:

@@ -46,7 +46,7 @@ class Membership:
     def run(self, stop: threading.Event) -> None:
         try:
             while not stop.is_set():
-                self._project.refresh()
+                self._project.take_up()
                 self._follow(stop)
         finally:
             self._settling.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import os
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -14,11 +16,12 @@ from rollout.events import Notice, Sink, Warned
 from rollout.ports import Clock
 from rollout.wiring import Wired, wire
 
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds until files that were refused are read again; doubled each time
 Signature = tuple[tuple[str, int, int, int], ...]  # path, inode, size, modified (ns) of the files that are there
 
 
 class LiveProject:
-    """A `Wired` for as long as the block lasts; `refresh` may replace it. For one thread at a time."""
+    """A `Wired` for as long as the block lasts; `take_up` may replace it. For one thread at a time."""
 
     wired: Wired
 
@@ -31,6 +34,8 @@ class LiveProject:
         self._files: tuple[Path, ...] = ()
         self._signature: Signature = ()  # of the files when they were loaded, or refused
         self._last: Signature = ()
+        self._next: tuple[ExitStack, Wired] | None = None  # read, and waits to be taken up
+        self._refused, self._again_at, self._pause = "", math.inf, FIRST_PAUSE
 
     def __enter__(self) -> Self:
         self.wired = self._open.enter_context(wire(self.options, [], self._clock, self._emit))
@@ -39,36 +44,64 @@ class LiveProject:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._drop()
         self._open.close()
 
     def changed(self) -> bool:
-        """Whether one of its files is another than when it was loaded, or refused, and has been so since the last call:
-        an editor may still be writing. Cheap."""
+        """Whether there is another project to take up. Cheap, unless its files are others than when they were loaded,
+        or refused, and have been so since the last call (an editor may still be writing): then they are read. What was
+        refused is read again by and by: it may have wanted what was not there yet, or met trouble that has passed."""
         last, self._last = self._last, self._look()
-        return self._last == last and self._last != self._signature
+        if (self._last == last and self._last != self._signature) or self._clock.now() >= self._again_at:
+            self._load()
+        return self._next is not None
+
+    def take_up(self) -> bool:
+        """Replace it by the one that was read, if there is one; whether it is another now."""
+        if self._next is None:
+            return False
+        self._open.close()
+        (self._open, self.wired), self._next = self._next, None
+        self.adapt(self.wired)
+        self._remember(self._signature)
+        self._emit(Notice("", "the project's files have changed and were read again"))
+        return True
 
     def refresh(self) -> bool:
-        """Load it anew if a file has changed; whether it is another now. A broken one is told once, and the last good
-        project stays."""
-        before = self._look()
-        if before == self._signature:
-            return False
-        self._signature = before
+        """Both at once, without waiting for the files to rest."""
+        self._last = self._look()
+        self.changed()
+        return self.take_up()
+
+    # --- within
+
+    def _load(self) -> None:
+        """A broken one is told once, and the last good project stays."""
+        self._drop()
+        self._signature = self._look()
         with ExitStack() as fresh:
             try:
                 wired = fresh.enter_context(wire(self.options, [], self._clock, self._emit))
                 if wired.project.name != self.wired.project.name:
                     raise UsageError(f"the project is named {wired.project.name} now: it needs another sidecar")
             except RolloutError as error:
-                text = f"the project's files have changed; going on with the last good ones: {error.message}"
-                self._emit(Warned("", "project-refused", "; ".join([text, *error.details])))
-                return False
-            self._open.close()
-            self._open, self.wired = fresh.pop_all(), wired
-            self.adapt(wired)
-        self._remember(before)
-        self._emit(Notice("", "the project's files have changed and were read again"))
-        return True
+                self._refuse("; ".join([error.message, *error.details]))
+                return
+            self._refused, self._again_at, self._pause = "", math.inf, FIRST_PAUSE
+            self._next = fresh.pop_all(), wired
+
+    def _refuse(self, reason: str) -> None:
+        self._again_at = self._clock.now() + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        if reason != self._refused:
+            self._refused = reason
+            text = f"the project's files have changed; going on with the last good ones: {reason}"
+            self._emit(Warned("", "project-refused", text))
+
+    def _drop(self) -> None:
+        if self._next is not None:
+            self._next[0].close()
+            self._next = None
 
     def _remember(self, before: Signature) -> None:
         """It may name other files now. One that has changed since it was looked at is looked at again."""
@@ -80,8 +113,14 @@ class LiveProject:
     def _look(self) -> Signature:
         own = self.wired.project.proxy.templates
         # the proxy's adapter keeps the templates it has loaded, also where the user's own are new
-        templates = sorted(Path(own).rglob("*.j2")) if own else []
+        templates = sorted(_templates_in(own)) if own else []
         return tuple(entry for path in (*self._files, *templates) if (entry := _entry(path)))
+
+
+def _templates_in(directory: str) -> Iterator[Path]:
+    """Not by `rglob`, which raises where a directory vanishes meanwhile."""
+    for place, _, names in os.walk(directory):
+        yield from (Path(place, name) for name in names if name.endswith(".j2"))
 
 
 def _entry(path: Path) -> tuple[str, int, int, int] | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 
+from rollout.errors import EngineError
 from rollout.steps.run import Run
 
 
@@ -14,6 +16,7 @@ def measurements(run: Run, replicas: Iterable[str]) -> list[Callable[[], None]]:
 
 
 def _measure(run: Run, replica_id: str) -> None:
-    usage = run.ports.engine.usage(replica_id)
-    if usage is not None:
-        run.usage[replica_id] = usage
+    with suppress(EngineError):  # a line of the receipt is no reason to undo what serves
+        usage = run.ports.engine.usage(replica_id)
+        if usage is not None:
+            run.usage[replica_id] = usage

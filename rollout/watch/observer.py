@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from rollout.errors import StateError
@@ -24,7 +27,9 @@ class Observer:
 
         self._changed = changed
         self._native = Native()
-        self._watched: dict[str, tuple[bool, ObservedWatch]] = {}
+        self._wanted: Mapping[str, bool] = {}
+        self._watched: dict[str, _Watched] = {}
+        self._ended: set[str] = set()  # a new directory may have the number of the one before
 
     def __enter__(self) -> Self:
         self._native.start()
@@ -36,14 +41,30 @@ class Observer:
 
     def watch(self, places: Mapping[str, bool]) -> None:
         """Watch these directories, and no others any more; the value says whether with all below. One that is not
-        there is left out. Raises StateError when the system has no more watches."""
-        for place, (below, watched) in list(self._watched.items()):
-            if places.get(place) is not below:
-                self._native.unschedule(watched)
-                del self._watched[place]
-        for place, below in places.items():
+        there is watched when it is (`renew`). Raises StateError when the system has no more watches."""
+        self._wanted = places
+        for place, watched in list(self._watched.items()):
+            if places.get(place) is not watched.below:
+                self._forget(place)
+        for place in places:
             if place not in self._watched:
-                self._add(place, below)
+                self._add(place)
+
+    def renew(self) -> None:
+        """Watch those that have come, or were made anew (a checkout, an unpacked archive): the system's watch ends with
+        the directory. What is in them has changed. Raises as `watch` does."""
+        for place in self._wanted:
+            watched = self._watched.get(place)
+            if watched is not None and place not in self._ended and watched.identity == _identity(place):
+                continue
+            self._ended.discard(place)
+            if watched is not None:
+                self._forget(place)
+            if self._add(place):
+                self._changed(place)
+                with suppress(OSError):
+                    for path in Path(place).iterdir():
+                        self._changed(str(path))
 
     def dispatch(self, event: FileSystemEvent) -> None:
         """Called by watchdog, which asks no more of a handler than this."""
@@ -51,16 +72,43 @@ class Observer:
             return
         for path in (event.src_path, event.dest_path):
             if path:
-                self._changed(path if isinstance(path, str) else path.decode(errors="surrogateescape"))
+                name = path if isinstance(path, str) else path.decode(errors="surrogateescape")
+                if event.event_type == "deleted" and name in self._wanted:
+                    self._ended.add(name)
+                self._changed(name)
 
-    def _add(self, place: str, below: bool) -> None:
+    def _forget(self, place: str) -> None:
+        with suppress(KeyError):  # watchdog has seen its end
+            self._native.unschedule(self._watched.pop(place).watch)
+
+    def _add(self, place: str) -> bool:
+        """Whether it is there."""
+        below, identity = self._wanted[place], _identity(place)
+        if identity is None:
+            return False
         try:
-            watched = self._native.schedule(self, place, recursive=below)  # type: ignore[arg-type]  # see dispatch
+            watch = self._native.schedule(self, place, recursive=below)  # type: ignore[arg-type]  # see dispatch
         except (FileNotFoundError, NotADirectoryError):
-            return
+            return False
         except OSError as error:
             hint = ""
             if error.errno in (errno.ENOSPC, errno.EMFILE):
                 hint = "raise it: sysctl fs.inotify.max_user_watches, fs.inotify.max_user_instances"
             raise StateError(f"{place} cannot be watched: {error.strerror or error}", hint=hint) from error
-        self._watched[place] = (below, watched)
+        self._watched[place] = _Watched(below, identity, watch)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    below: bool
+    identity: tuple[int, int]
+    watch: ObservedWatch
+
+
+def _identity(place: str) -> tuple[int, int] | None:
+    try:
+        seen = Path(place).stat()
+    except OSError:
+        return None
+    return seen.st_dev, seen.st_ino

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from rollout.errors import DeployFailed, Interrupted, NotUndone, RolloutError
+from rollout.errors import DeployFailed, Interrupted, NotUndone, RolloutError, StateError
 from rollout.ports import Clock
 from rollout.watch.changes import Changes
 from rollout.watch.decision import Seen, Work, decide, difference
 from rollout.watch.observer import Observer
 
-PATIENCE = 0.5  # seconds within which the end is noticed
+PATIENCE = 0.5  # seconds within which the end is noticed, and a directory that was made anew
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds until what could not be begun is tried again; doubled each time
 
 
 class Doing(Protocol):
@@ -34,13 +36,14 @@ class Watching:
     def __init__(
         self, doing: Doing, clock: Clock, tell: Callable[[RolloutError], None], *, first: Callable[[Seen], Work]
     ) -> None:
-        self._doing = doing
+        self._doing, self._clock = doing, clock
         self._tell = tell
         self._changes = Changes(clock)
         self._observer = Observer(self._hear)
         self.seen = doing.read()  # as it was taken up last
         self._pending = first(self.seen)
         self._told = ""
+        self._again_at, self._pause = math.inf, FIRST_PAUSE
         self.busy = False
 
     def run(self, ended: Callable[[], bool]) -> None:
@@ -50,8 +53,13 @@ class Watching:
             self._take_up(frozenset())
             while not ended():
                 changed = self._changes.take(PATIENCE)
-                if changed:
+                if changed or self.due():
                     self._take_up(changed)
+                self._renew(observer)
+
+    def due(self) -> bool:
+        """Whether what could not be begun is to be tried again."""
+        return self._clock.now() >= self._again_at
 
     def _take_up(self, changed: frozenset[str]) -> None:
         self.busy = True
@@ -61,9 +69,11 @@ class Watching:
             self.busy = False
 
     def take_up(self, changed: frozenset[str]) -> None:
-        """Do what these changes ask for. What could not be begun is left for the next change; what failed is not:
-        another edit will mend it, and ask again."""
+        """Do what these changes ask for. What could not be begun is tried again, by and by and with the next change;
+        what failed is not: another edit will mend it, and ask again."""
         self._pending |= decide(self.seen.scope, changed)
+        if changed:
+            self._pause = FIRST_PAUSE
         try:
             if self._pending.read:
                 self._read()
@@ -73,16 +83,19 @@ class Watching:
             for name in self.seen.order:
                 if name in self._pending.deploy:
                     self._deploy(name)
-            self._told = ""
+            self._told, self._again_at = "", math.inf
         except Interrupted:
             raise
         except RolloutError as error:
+            self._again_at = self._clock.now() + self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
             self._tell_once(error)
 
     def _read(self) -> None:
         before, self.seen = self.seen, self._doing.read()
+        self._pending |= difference(before, self.seen)
         self._observer.watch(self.seen.scope.places())
-        self._pending = replace(self._pending, read=False) | difference(before, self.seen)
+        self._pending = replace(self._pending, read=False)
 
     def _deploy(self, name: str) -> None:
         try:
@@ -90,6 +103,12 @@ class Watching:
         except (DeployFailed, NotUndone) as error:
             self._tell(error)
         self._pending = self._pending.without(name)
+
+    def _renew(self, observer: Observer) -> None:
+        try:
+            observer.renew()
+        except StateError as error:
+            self._tell_once(error)
 
     def _tell_once(self, error: RolloutError) -> None:
         text = "\n".join([error.message, *error.details])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -120,16 +120,17 @@ class History:
         *,
         sees_events: bool,
         between: Callable[[], None] = lambda: None,
+        resyncs: Iterable[int] = (),
     ) -> str:
         """A sidecar is started, looks at everything a few times and is stopped; as `server.membership` does it, with
-        its probes and its settling at once. `sees_events`: the engine's hints reach it. `between` two looks something
-        may happen."""
+        its probes and its settling at once. `sees_events`: the engine's hints reach it, but in these `resyncs` (from 0)
+        it looks at everything unasked. `between` two looks something may happen."""
         world = self.world
         self.pending = sorted(happenings, key=lambda h: h.at)
         world.calls, world.run_began, self.interrupted = 0, world.happened, False
         outcome = "followed"
         try:
-            self._follow(passes, between, sees_events=sees_events)
+            self._follow(passes, between, resyncs, sees_events=sees_events)
         except Crash:
             outcome = "crashed"
         except RolloutError as error:
@@ -140,7 +141,7 @@ class History:
         self.done[f"sidecars that ended: {outcome}"] += 1
         return outcome
 
-    def _follow(self, passes: int, between: Callable[[], None], *, sees_events: bool) -> None:
+    def _follow(self, passes: int, between: Callable[[], None], resyncs: Iterable[int], *, sees_events: bool) -> None:
         own = self._controller(V1)
 
         def proven(candidate: Candidate) -> bool:
@@ -153,7 +154,7 @@ class History:
         for number in range(passes):
             if number:
                 between()
-                hinted = set(watch) if sees_events else None
+                hinted = set(watch) if sees_events and number not in resyncs else None
             self.world.run_began = self.world.happened
             done = controller.one_pass(services, hinted)
             self.done["passes"] += 1

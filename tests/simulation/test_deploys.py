@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rollout.errors import DeployFailed, NotUndone, ProxyRejected
+from rollout.errors import DeployFailed, EngineError, NotUndone, ProxyRejected
 from rollout.events import NothingToDo
 from rollout.model import (
     FailureAction,
@@ -17,6 +17,7 @@ from rollout.model import (
     Strategy,
     UpdateConfig,
 )
+from tests.simulation.fakes import FakeEngine
 from tests.simulation.scenario import V1, V2, V3, Scenario, settings
 from tests.simulation.world import SERVICE, Image
 
@@ -46,6 +47,23 @@ def test_a_deploy_ends_at_the_declared_replicas(way: ServiceSettings, seed: int)
     scenario = Scenario(way, seed)
     receipt = scenario.deploy(V2)
     assert receipt is not None and receipt.outcome == "deployed"
+    scenario.assert_settled(V2, warm=way.replicas if way.keep_warm else 0)
+
+
+@every_way
+def test_what_cannot_be_measured_is_not_in_the_receipt_and_no_more(
+    way: ServiceSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def refuse(self: FakeEngine, replica_id: str) -> None:
+        asked.append(replica_id)
+        raise EngineError("no statistics today")
+
+    monkeypatch.setattr(FakeEngine, "usage", refuse)
+    scenario = Scenario(way)
+    receipt = scenario.deploy(V2)
+    assert asked and receipt is not None and receipt.outcome == "deployed"
     scenario.assert_settled(V2, warm=way.replicas if way.keep_warm else 0)
 
 

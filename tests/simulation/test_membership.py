@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from rollout.events import Notice, Warned
+from rollout.model import ReplicaState
 from tests.simulation.history import SERVICES, VERSIONS, Happening, History
 
 CASES: dict[str, Callable[[History], None]] = {
@@ -81,6 +83,11 @@ def test_a_pass_in_which_nothing_has_changed_changes_nothing() -> None:
     assert changes[0] == changes[1]
 
 
+def routed(h: History) -> set[str]:
+    """The addresses in the pool of web."""
+    return {upstream.host for upstream in h.world.disk["web"].upstreams}
+
+
 def test_a_death_is_followed_although_the_list_does_not_know_it_yet() -> None:
     """The engine sends `die` before it brings its list up to date; the next event may be long in coming."""
     h = history(everything=True, seed=1)
@@ -88,12 +95,46 @@ def test_a_death_is_followed_although_the_list_does_not_know_it_yet() -> None:
     address = victim.ip
 
     def die() -> None:
-        assert address in {upstream.host for upstream in h.world.disk["web"].upstreams}
+        assert address in routed(h)
         h.world.outdated[victim.replica.id] = victim.replica
         h.other("stop", "web", 0)
 
     h.follow(2, [], sees_events=True, between=die)
-    assert address not in {upstream.host for upstream in h.world.disk["web"].upstreams}
+    assert address not in routed(h)
+
+
+def test_an_end_of_a_pause_is_followed_although_the_list_does_not_know_it_yet() -> None:
+    """The engine sends `unpause`, too, before it brings its list up to date."""
+    h = history(everything=True, seed=1)
+    held = h.others.of("web")[0]
+    h.others.pause(held)
+    paused = held.replica
+
+    def go_on() -> None:
+        if held.replica is paused:
+            assert held.ip not in routed(h)
+            h.world.outdated[paused.id] = paused
+            held.replica = replace(paused, state=ReplicaState.RUNNING)
+
+    h.follow(2, [], sees_events=True, between=go_on)
+    assert held.ip in routed(h)
+
+
+def test_a_restart_just_before_a_resync_is_seen_all_the_same() -> None:
+    """Back at its own address, before its hint has come: ready is only who has proved it since."""
+    h = history(everything=True, seed=1)
+    one = h.others.of("web")[0]
+    restarts: list[float] = []
+
+    def restart() -> None:
+        if not restarts:
+            assert one.ip in routed(h)
+            h.others.restart(one, elsewhere=False)
+            h.others.sicken(one)
+            restarts.append(h.world.now)
+
+    h.follow(3, [], sees_events=True, between=restart, resyncs=[1])
+    assert restarts and one.ip not in routed(h)
 
 
 def test_that_nothing_is_ready_is_said_once_and_the_pool_stays() -> None:

@@ -163,6 +163,17 @@ def test_a_secret_that_cannot_be_read_sends_nothing_unsigned(content: str | None
     assert isinstance(warning, Warned) and "secret_file" in warning.text
 
 
+def test_certificates_that_are_not_there_are_one_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "gone.pem"))
+    made, warnings = notifier(NotifySettings(url="https://127.0.0.1:9" + PATH))
+    for _ in range(2):
+        made(finished())
+    made.close()
+    (first, second) = [str(warning) for warning in warnings]
+    assert "REQUESTS_CA_BUNDLE" in first and "REQUESTS_CA_BUNDLE" in second, "the second is told as well"
+    assert "hunter2" not in first
+
+
 def test_the_address_may_be_in_a_file_that_changes(tmp_path: Path) -> None:
     file = tmp_path / "url"
     made, warnings = notifier(NotifySettings(url_file=str(file)))

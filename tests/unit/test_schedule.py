@@ -32,6 +32,7 @@ from rollout.spec.faults import Refused
 from rollout.spec.values import windows
 from rollout.steps.run import Ports
 from rollout.watch.schedule import FIRST_PAUSE, is_news, is_open, next_opening, next_question, pause_after
+from tests.clocks import HandClock
 
 BERLIN = ZoneInfo("Europe/Berlin")  # summer time 2026: from March 29, 2:00, to October 25, 3:00
 NIGHT = windows("Sat,Sun 02:00-04:00")
@@ -148,19 +149,6 @@ def test_what_is_news(running: Sequence[frozenset[str]], tried: bool, news: bool
 
 
 # --- the part -----------------------------------------------------------------------------------------------------
-
-
-class HandClock:
-    def __init__(self, time: float) -> None:
-        self.time = time
-
-    def now(self) -> float:
-        return self.time
-
-    wall = now
-
-    def sleep(self, seconds: float) -> None:
-        self.time += seconds
 
 
 @dataclass

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from rollout.errors import BuildFailed, Fault, LockHeld, RolloutError, SpecError
+from rollout.errors import BuildFailed, Fault, LockHeld, RolloutError, SpecError, StateError
 from rollout.model import PoolOptions, Project, ProxySettings, ProxyType, ServiceSettings
 from rollout.watch.changes import LONGEST, QUIET, Changes, rest
 from rollout.watch.decision import Seen, Work, decide, difference
 from rollout.watch.ignored import docker_patterns, is_passing
+from rollout.watch.observer import Observer
 from rollout.watch.scope import BuildContext, Scope, build_contexts, scope
 from rollout.watch.watching import Watching
+from tests.clocks import HandClock
 
 ROOT = "/shop"
 SCOPE = scope(
@@ -171,19 +175,6 @@ def test_what_never_rests_is_taken_up_all_the_same() -> None:
     assert rest(first=0.0, last=LONGEST, now=LONGEST) == 0
 
 
-class HandClock:
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def now(self) -> float:
-        return self.time
-
-    wall = now
-
-    def sleep(self, seconds: float) -> None:
-        self.time += seconds
-
-
 def test_changes_are_taken_together_and_once() -> None:
     clock = HandClock()
     changes = Changes(clock)
@@ -228,6 +219,7 @@ class Watched:
     doing: Doing
     watching: Watching
     told: list[RolloutError]
+    clock: HandClock
 
     def change(self, *paths: str) -> list[str]:
         """What is done after these changes."""
@@ -238,8 +230,8 @@ class Watched:
 
 @pytest.fixture
 def watched() -> Watched:
-    doing, told = Doing(), list[RolloutError]()
-    return Watched(doing, Watching(doing, HandClock(), told.append, first=lambda seen: Work()), told)
+    doing, told, clock = Doing(), list[RolloutError](), HandClock()
+    return Watched(doing, Watching(doing, clock, told.append, first=lambda seen: Work()), told, clock)
 
 
 BROKEN = SpecError([Fault("services.web", "is odd")])
@@ -284,6 +276,90 @@ def test_what_could_not_be_begun_is_done_with_the_next_change(watched: Watched) 
     watched.change("web/app.py")
     watched.doing.failing.clear()
     assert watched.change("job.py") == ["build and deploy job", "build and deploy web"]
+
+
+def test_what_could_not_be_begun_is_tried_again_by_and_by(watched: Watched) -> None:
+    """What stood in the way may be gone without a change that could be seen: a lease, an env file that came later."""
+    held = watched.doing.failing["build and deploy web"] = LockHeld("held")
+    watched.change("web/app.py")
+    pauses = []
+    for _ in range(8):
+        assert not watched.watching.due()
+        began = watched.clock.now()
+        while not watched.watching.due():
+            watched.clock.sleep(0.5)
+        pauses.append(watched.clock.now() - began)
+        assert watched.change() == ["build and deploy web"]
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60] and watched.told == [held]
+    watched.doing.failing.clear()
+    assert watched.change() == ["build and deploy web"]
+    watched.clock.sleep(1000)
+    assert not watched.watching.due()
+
+
+def test_a_change_is_not_lost_where_watching_fails(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Observer, places: Mapping[str, bool]) -> None:
+        raise StateError("no more watches")
+
+    watched.doing.now = replace(SEEN, hashes={"web": "h2", "job": "h1"}, scope=replace(SCOPE, contexts={}))
+    with monkeypatch.context() as patch:
+        patch.setattr(Observer, "watch", refuse)
+        assert watched.change("compose.yaml") == ["read"]
+    assert [error.message for error in watched.told] == ["no more watches"]
+    assert "deploy web" in " ".join(watched.change())
+
+
+class Heard:
+    """A real Observer, and the paths it has told."""
+
+    def __init__(self) -> None:
+        self.paths: set[str] = set()
+        self.observer = Observer(self.paths.add)
+
+    def until(self, path: Path, limit: float = 15.0) -> None:
+        end = time.monotonic() + limit
+        while str(path) not in self.paths:
+            assert time.monotonic() < end, f"{path} was not told, but {self.paths}"
+            self.observer.renew()
+            time.sleep(0.01)
+
+
+def unpack(directory: Path) -> None:
+    (directory / "deep").mkdir(parents=True)
+    (directory / "app.py").write_text("1")
+
+
+@pytest.mark.parametrize("below", [True, False], ids=["all below", "its files"])
+def test_a_directory_made_anew_is_watched_anew(tmp_path: Path, below: bool) -> None:
+    place, heard = tmp_path / "web", Heard()
+    unpack(place)
+    with heard.observer as observer:
+        observer.watch({str(place): below})
+        for round_ in range(3):
+            shutil.rmtree(place)
+            if round_ == 1:
+                observer.renew()  # the other times the new one is there before anybody looks
+            unpack(place)
+            heard.paths.clear()
+            heard.until(place / "app.py")
+            heard.paths.clear()
+            (place / "new.py").write_text("2")
+            heard.until(place / "new.py")
+            if below:
+                (place / "deep" / "new.py").write_text("3")
+                heard.until(place / "deep" / "new.py")
+
+
+def test_a_directory_that_comes_later_is_watched(tmp_path: Path) -> None:
+    place, heard = tmp_path / "templates", Heard()
+    with heard.observer as observer:
+        observer.watch({str(place): True})
+        observer.renew()
+        place.mkdir()
+        (place / "t.j2").write_text("1")
+        heard.until(place / "t.j2")
+        (place / "u.j2").write_text("1")
+        heard.until(place / "u.j2")
 
 
 def test_a_template_that_the_proxy_refuses_holds_up_deploys(watched: Watched) -> None:
