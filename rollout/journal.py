@@ -17,18 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from rollout.errors import StateError
+from rollout.journal_pruning import KEPT, UNFINISHED, prune
 from rollout.journal_schema import bring_up_to_date, is_newer
 from rollout.model import Pool, PoolOptions, Revision, RevisionKey, Upstream
 from rollout.ports import Clock, RolloutRecord, Warm, Wished
-
-UNFINISHED = ("running", "undoing", "paused")
 
 
 class SqliteJournal:
     """`Journal` in one sqlite file. One connection; not shared between threads."""
 
-    def __init__(self, path: Path, clock: Clock, notice: Callable[[str], None] = lambda text: None) -> None:
-        self._path, self._clock, self._notice = path, clock, notice
+    def __init__(
+        self, path: Path, clock: Clock, notice: Callable[[str], None] = lambda text: None, kept: int = KEPT
+    ) -> None:
+        self._path, self._clock, self._notice, self._kept = path, clock, notice, kept
         self._connection: sqlite3.Connection | None = None
         self._done: list[tuple[float, str, int, int]] = []  # steps whose end goes with the next write
 
@@ -106,6 +107,7 @@ class SqliteJournal:
                     " ON CONFLICT (service) DO UPDATE SET number = excluded.number",
                     (rollout,),
                 )
+            prune(db, rollout, self._kept)
 
     def wish(self, rollout: int, wish: str, who: str) -> None:
         with self._write() as db:

@@ -35,6 +35,7 @@ class Interruption:
         self._asked = False
         self._guarded = False
         self._sentence = SETTLING
+        self._ended: list[str] = []  # services whose rollout, or whose having nothing to do, was told
 
     def __call__(self) -> bool:
         return self._asked
@@ -75,8 +76,9 @@ class Interruption:
             self._sentence = AFTER_SWITCH
         elif isinstance(event, events.UndoStarted):
             self._sentence = UNDOING
-        elif isinstance(event, events.Finished):
+        elif isinstance(event, events.Finished | events.NothingToDo):
             self._sentence = SETTLING
+            self._ended.append(event.service)
 
     def _count(self, arrivals: int) -> None:
         """The second leaves at once whatever the main thread, where Python's handlers run, is doing: it may be in a
@@ -99,5 +101,6 @@ class Interruption:
             os._exit(ExitCode.INTERRUPTED)
         self._asked = True
         if not self._guarded:
-            raise Interrupted("interrupted; nothing was touched")
+            before = f"{', '.join(self._ended)} ended before, " if self._ended else ""
+            raise Interrupted(f"interrupted; {before}nothing {'else ' if before else ''}was touched")
         self._say(self._sentence)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from rollout.events import Event, Finished, NothingToDo, Recovering, RolloutStarted, Sink
+from rollout.events import Event, Finished, NothingToDo, Recovering, RolloutStarted, Sink, Unfinished
 from rollout.ports import Clock
 from rollout.report.screen import Row, Screen
 
@@ -37,7 +37,7 @@ class Progress:
         with self._lock:
             if isinstance(event, RolloutStarted | Recovering):
                 self._screens.setdefault(event.service, Screen(self._clock))
-            if isinstance(event, Finished | NothingToDo):
+            if isinstance(event, Finished | Unfinished | NothingToDo):
                 self._screens.pop(event.service, None)
             elif event.service in self._screens:
                 self._screens[event.service].hear(event)

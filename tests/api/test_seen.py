@@ -192,8 +192,10 @@ def test_a_rollout_is_followed_step_by_step_with_its_replicas_by_name(clock: Fak
         ("start 1 new replica", "running"), ("stop web-1", "waiting"),
     ]  # fmt: skip
     assert shown["rows"][0]["seconds"] >= 3.0
-    progress(events.Finished("web", "deployed", {}))
-    assert progress.of("web", names) is None
+    for end in (events.Finished("web", "deployed", {}), events.Unfinished("web", 7, "no engine", "run it again")):
+        progress(events.RolloutStarted("web", 7, "deploy", "rolling", 2, 1, 1, steps))
+        progress(end)
+        assert progress.of("web", names) is None, end
 
 
 def test_every_event_comes_back_from_its_json_as_it_was() -> None:

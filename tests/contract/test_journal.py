@@ -77,6 +77,41 @@ def test_a_finished_rollout_is_no_longer_unfinished(journal: SqliteJournal, outc
     assert entry.state == outcome and entry.receipt == {"seconds": 1.5}
 
 
+def test_the_oldest_are_forgotten_and_nothing_that_is_spoken_of(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    keys = [RevisionKey(f"hash-{number}", "sha256:1") for number in range(1, 13)]
+    with closing(SqliteJournal(path, SystemClock(), kept=3)) as journal:
+        other = _begin(journal, "api")
+        journal.finish(other.id, "deployed", {})
+        first = _begin_of(journal, keys[0])
+        journal.finish(first.id, "deployed", {})  # what serves for all that follows
+        begun = []
+        for key in keys[1:]:
+            begun.append(_begin_of(journal, key).id)
+            journal.step_begun(begun[-1], 0, "start", {})
+            journal.wish(begun[-1], "pause", "cli:anna")
+            if key == keys[2]:
+                journal.mark_state(begun[-1], state="paused")  # never ended
+            else:
+                journal.finish(begun[-1], "undone", {})
+        assert [entry.id for entry in journal.history("web", 50)] == [*reversed(begun[-3:]), begun[1]]
+        assert [entry.id for entry in journal.history("api", 50)] == [other.id], "another's are its own business"
+        assert {journal.last_step(number) for number in begun[:1] + begun[2:-3]} == {""}
+        assert journal.last_step(begun[1]) == journal.last_step(begun[-1]) == "start"
+        assert journal.wishes(begun[0]) == [] and len(journal.wishes(begun[1])) == 1
+        assert [r.number for r in journal.revisions("web")] == [12, 11, 10, 3, 1]
+        live, unfinished = journal.live("web"), journal.unfinished("web")
+        assert live is not None and live.number == 1 and unfinished is not None and unfinished.id == begun[1]
+        assert journal.revision("web", RevisionKey("new", "sha256:1"), "shop:1", "yaml").number == 13
+
+
+def _begin_of(journal: SqliteJournal, key: RevisionKey) -> RolloutRecord:
+    target = journal.revision("web", key, "shop:1", "yaml")
+    return journal.begin(
+        "web", what="deploy", strategy="rolling", target=target, old=[], previous=None, marker="m", forced=False
+    )
+
+
 def test_revisions_are_numbered_once_and_keep_their_config(journal: SqliteJournal) -> None:
     unknown = journal.revision("web", KEY, "shop:1", "")
     assert (unknown.number, unknown.config) == (1, "")
