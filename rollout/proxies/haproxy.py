@@ -71,6 +71,9 @@ class HAProxy:
         self._candidates.warm_up()
 
     def prepare(self, pool: Pool) -> None:
+        with self._found_anew():  # what the switch will ask, and the drain after it: who cannot be asked is met now
+            self._reach().runtime.worker()
+            self._reach().master.workers()
         text = self._candidates.render(pool)
         if text != self._files.read(pool.service):
             self._candidates.test(pool.service, text)

@@ -215,6 +215,8 @@ def socket_of_it(sweep: Sweep, point: Point, name: str, spoilt: Spoil) -> None:
         assert echoes(client), f"stopped under a live connection: {done}\n{shop.describe()}"
         client.close()
     print(f"{name} {spoilt.__name__} | {point} | exit {done.code} | {sweep.load.progress()['total']} requests")
+    if point.number < SWITCHED.number:
+        assert done.code == 4, f"nothing was begun that needs the proxy to be taken back: {done}"
     if done.code in (1, 4):
         assert sweep.live_version() == version, f"{point}: {done}\n{shop.describe()}"
     shop.rollout("deploy", "web")
