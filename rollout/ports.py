@@ -210,8 +210,8 @@ class Proxy(Protocol):
 
     def prepare(self, pool: Pool) -> None:
         """Render and test the config that `switch(pool)` would load, without touching what is live, and see that the
-        proxy can be asked what the switch and its drain will ask. Raises ProxyRejected, ProxyUnreachable. Optional before `switch` (which does it itself if it was not done): it lets the test overlap
-        with other waits.
+        proxy can be asked what the switch and its drain will ask. Raises ProxyRejected, ProxyUnreachable. Optional
+        before `switch` (which does it itself if it was not done): it lets the test overlap with other waits.
         """
 
     def switch(self, pool: Pool) -> Switched:
@@ -219,8 +219,8 @@ class Proxy(Protocol):
 
         When it returns, no new request goes to an upstream that is not in `pool`, except on connections that
         `in_flight` still reports. Raises ProxyRejected with the former config in force and on disk, ProxyUnreachable
-        with the former on disk (what is live is not known where it did not answer in the middle). Equal to what is live: changes nothing, `reloaded` False. Other services' config is
-        left byte for byte as it is.
+        with the former on disk (what is live is not known where it did not answer in the middle). Equal to what is
+        live: changes nothing, `reloaded` False. Other services' config is left byte for byte as it is.
         """
 
     def switch_all(self, pools: Sequence[Pool]) -> list[Switched | RolloutError]:
