@@ -64,7 +64,7 @@ class FakeEngine:
 
     def replicas(self, service: str) -> list[Replica]:
         there = [c.replica for c in self.world.containers.values() if c.replica.service == service]
-        found = [self.world.outdated.get(r.id, r) for r in there]
+        found = [self.world.listed(r) for r in there]
         return sorted(found, key=lambda r: r.number)
 
     def all_replicas(self) -> dict[str, list[Replica]]:

@@ -96,7 +96,7 @@ def test_a_death_is_followed_although_the_list_does_not_know_it_yet() -> None:
 
     def die() -> None:
         assert address in routed(h)
-        h.world.outdated[victim.replica.id] = victim.replica
+        h.world.outdate(victim.replica)
         h.other("stop", "web", 0)
 
     h.follow(2, [], sees_events=True, between=die)
@@ -113,7 +113,7 @@ def test_an_end_of_a_pause_is_followed_although_the_list_does_not_know_it_yet() 
     def go_on() -> None:
         if held.replica is paused:
             assert held.ip not in routed(h)
-            h.world.outdated[paused.id] = paused
+            h.world.outdate(paused)
             held.replica = replace(paused, state=ReplicaState.RUNNING)
 
     h.follow(2, [], sees_events=True, between=go_on)

@@ -11,6 +11,7 @@ excuse ends when the next run changes the pool, which must then be right.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -91,7 +92,7 @@ class World:
     wall_ahead: float = 0.0  # of the monotonic clock
     containers: dict[str, Container] = field(default_factory=dict)
     programs: dict[str, Program] = field(default_factory=dict)  # of the host; others are good and quick
-    outdated: dict[str, Replica] = field(default_factory=dict)  # what lists say of a container until it is inspected
+    outdated: dict[str, tuple[Replica, float]] = field(default_factory=dict)  # what lists say until then, or an inspect
     jobs: dict[str, Job] = field(default_factory=dict)
     ran: list[tuple[str, str]] = field(default_factory=list)  # hook, and the container or `host` it ran in
     foreign: set[str] = field(default_factory=set)  # addresses of other projects' containers
@@ -219,6 +220,15 @@ class World:
 
     def by_ip(self, ip: str) -> Container | None:
         return next((c for c in self.containers.values() if c.ip == ip), None)
+
+    def outdate(self, replica: Replica, seconds: float = math.inf) -> None:
+        """For so long lists go on saying this of a container that has changed: the engine tells of a death before it
+        brings its list up to date; an inspection waits for that."""
+        self.outdated[replica.id] = (replica, self.now + seconds)
+
+    def listed(self, replica: Replica) -> Replica:
+        before, until = self.outdated.get(replica.id, (replica, 0.0))
+        return before if self.now < until else replica
 
     # --- the proxy
 
