@@ -21,6 +21,7 @@ def lint(config: LoadedConfig, directory: str, upstreams: Collection[str]) -> li
     found = [
         *_keepalive(config, directory),
         *_listeners(config, directory),
+        *_http3(config),
         *_default_server(config, directory),
         *_timeouts(config),
         *_upstreams(config, directory),
@@ -126,6 +127,19 @@ def _listeners(config: LoadedConfig, directory: str) -> Iterator[Finding]:
                 "with reuseport, connections are lost when a reload changes the number of workers, and "
                 "`worker_processes auto` changes it with the CPUs",
                 "listen " + " ".join(arg for arg in directive.args if arg != "reuseport") + ";",
+            )
+
+
+def _http3(config: LoadedConfig) -> Iterator[Finding]:
+    """Measured: docs/guarantees.md."""
+    for directive in config.walk():
+        if directive.name == "listen" and "quic" in directive.args:
+            yield _warning(
+                "nginx-http3",
+                directive.where,
+                "every reload cuts requests that are under way over HTTP/3: their packets reach a new worker, which "
+                "does not know the connection",
+                "# (remove this listen, and the Alt-Svc header that leads to it)",
             )
 
 

@@ -69,6 +69,10 @@ def test_http2_needs_connections_that_live(text: str, version: tuple[int, ...], 
         ),
         ("worker_processes 2; http { server { keepalive_timeout 0; listen 80 reuseport; } }", None),
         (
+            "http { server { keepalive_timeout 0;\n listen 443 quic; listen 443 ssl; } }",
+            ("nginx-http3", "/n.conf:2", "# (remove this listen, and the Alt-Svc header that leads to it)"),
+        ),
+        (
             "\nworker_shutdown_timeout 2s;",
             ("nginx-worker-shutdown-timeout", "/n.conf:2", "# (remove worker_shutdown_timeout)"),
         ),
