@@ -188,7 +188,7 @@ class Controller:
             done.held.update({one.service for one in wrong} - {one.service for one in mine})
             before: list[Pool] = []
             pools: list[Pool] = []
-            for one in self._look([one.settings for one in mine], restarted):
+            for one in self._sure_of_those_that_come(self._look([one.settings for one in mine], restarted)):
                 pool = self._decide(one).pool
                 if pool is not None and not self._unsettled(one):
                     pools.append(pool)
@@ -257,14 +257,28 @@ class Controller:
             for r in one.replicas
             if r.id in routed or not r.running
         ]
-        found = self._ports.fan_out([partial(self._ports.engine.inspect, number) for number in doubtful])
-        details: dict[str, Replica | None] = dict(zip(doubtful, found, strict=True))
-        running = [r for r in found if r is not None and r.running]
+        details = self._inspected(doubtful)
+        running = [r for r in details.values() if r is not None and r.running]
         self._looked = {upstream_name(r): r.started_at for r in running}
         for name, at in self._looked.items():
             self._started.setdefault(name, at)
         anew = frozenset(r.id for r in running if self._started[upstream_name(r)] != r.started_at)
         return [replace(one, replicas=_brought_up_to_date(one.replicas, details), restarted=anew) for one in seen]
+
+    def _sure_of_those_that_come(self, seen: Sequence[Seen]) -> list[Seen]:
+        """The list may go on saying that one runs whose address is a stranger's by now: who comes into a pool is
+        inspected."""
+        coming: list[str] = []
+        for one in seen:
+            pool, before = decide(one, self._proven).pool, set(one.pool.upstreams if one.pool is not None else ())
+            new = {u.name for u in set(pool.upstreams if pool is not None else ()) - before}
+            coming += [replica.id for replica in one.replicas if upstream_name(replica) in new]
+        details = self._inspected(coming)
+        return [replace(one, replicas=_brought_up_to_date(one.replicas, details)) for one in seen]
+
+    def _inspected(self, ids: Sequence[str]) -> dict[str, Replica | None]:
+        found = self._ports.fan_out([partial(self._ports.engine.inspect, number) for number in ids])
+        return dict(zip(ids, found, strict=True))
 
     def _forget_the_gone(self, seen: Sequence[Seen]) -> None:
         """`seen` is every service."""

@@ -120,6 +120,20 @@ def test_an_end_of_a_pause_is_followed_although_the_list_does_not_know_it_yet() 
     assert held.ip in routed(h)
 
 
+def test_a_stranger_at_the_address_of_one_that_would_come_is_not_let_in() -> None:
+    """Its probe passes as well: the engine's list still says that this is the replica's address."""
+    h = history(everything=True, seed=1)
+    one = h.others.of("web")[0]
+    h.others.stop(one)
+    h.follow(2, [], sees_events=True)
+    h.others.start(one)
+    running, address = one.replica, one.ip
+    h.others.lose_address(one)
+    h.world.outdate(running)
+    assert h.follow(2, [], sees_events=True) == "followed"
+    assert address in h.world.foreign and address not in routed(h)
+
+
 def test_a_restart_just_before_a_resync_is_seen_all_the_same() -> None:
     """Back at its own address, before its hint has come: ready is only who has proved it since."""
     h = history(everything=True, seed=1)

@@ -253,16 +253,23 @@ class World:
         return service in self.emptied or self.may_be_empty(service)
 
     def _end_excuses(self, pool: Pool, known: set[Upstream]) -> None:
-        """The controller has looked and chosen: what was so before it began is its own affair from here on. A replica
-        that stays at its address may be ill: one failed probe must not take a replica out under load."""
+        """The controller has looked and chosen: what was so before it began is its own affair from here on, unless the
+        engine's list still says otherwise. A replica that stays at its address may be ill: one failed probe must not
+        take a replica out under load."""
         for upstream in pool.upstreams:
             holder, pair = self.by_ip(upstream.host), (upstream.name, upstream.host)
+            if upstream in known and self._still_listed(upstream):
+                continue
             stays = upstream in known and holder is not None and name_of(holder) == upstream.name
             if not stays and self.excused.get(pair, self.run_began + 1) <= self.run_began:
                 del self.excused[pair]
             ill = holder is not None and name_of(holder) == upstream.name and not self.ready(holder)
             if ill and holder is not None and pair not in self.excused and self.may_be_ill(holder):
                 self.excused[pair] = self.happened
+
+    def _still_listed(self, upstream: Upstream) -> bool:
+        found = [c for c in self.containers.values() if name_of(c) == upstream.name]
+        return any(self.listed(c.replica) is not c.replica for c in found)
 
     def may_send_to(self, ip: str) -> bool:
         routed = any(u.host == ip for pool in self.loaded.values() for u in pool.upstreams)
