@@ -137,8 +137,13 @@ class Master:
         self._clock = clock
 
     def workers(self) -> list[int]:
-        """Pids of all live workers. A title says nothing: after a refused reload 3.2 calls the serving one old."""
-        return [int(found["pid"]) for line in self._processes() if (found := _WORKER.match(line))]
+        """Pids of all live workers. A title says nothing: after a refused reload 3.2 calls the serving one old. One
+        serves as long as the master answers: none at all is no answer, and proves no end of any."""
+        lines = self._processes()
+        found = [int(match["pid"]) for line in lines if (match := _WORKER.match(line))]
+        if not found:
+            raise nonsense("show proc", "\n".join(lines))
+        return found
 
     def worker(self, pid: int) -> Worker | None:
         """That worker, None when it is gone. Raises Silent."""

@@ -272,8 +272,8 @@ class Nginx:
         return _Candidate(files, directory or self._directory())
 
     def _replace(self, new: _Candidate, base: str | None, ledger: Ledger, identity: str) -> frozenset[int]:
-        """Test it, put it in force, see it live; the pids of the workers before it that are still there then. On an
-        error the former one is."""
+        """Test it, put it in force, see it live; the pids of all workers before it that are still there then, those of
+        a reload by somebody else in the meantime included. On an error the former one is."""
         good = base if ledger.settled(identity) else self._generations.existing(ledger.good) or base
         name = self._generations.write(new.files, base)
         try:
@@ -297,7 +297,7 @@ class Nginx:
             raise
         self._ledger.write(Ledger(good=name, unpaired=pids_only(self._program.config())))
         self._generations.keep(name, good)
-        return before.all & now.all
+        return now.ending
 
     def _put_back(self, name: str, good: str | None, directory: str) -> str:
         """The former generation in force on disk, the new one gone; the former's digest."""

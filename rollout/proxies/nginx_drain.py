@@ -54,6 +54,8 @@ class Drain:
         """As the port says; `token` holds the workers to wait for, empty: each one that shuts down."""
         there = workers(self._process.processes())
         old = tuple(sorted(there.ending & set(token.workers) if switched else there.ending))
+        if not there.serving:
+            return InFlight(False, detail="no worker of nginx is seen")  # one serves: no answer is no permission
         if not old:
             self._watches.clear()
             return InFlight(True)

@@ -1,7 +1,9 @@
 """A reload that is seen through: the new generation live and the old one accepting nothing, or the former live again.
 
 Proof that it is live: workers that were not there before, every earlier worker gone or shutting down, and the status
-listener answering with the new digest. An answer alone is none: for 100 ms both generations answer.
+listener answering with the new digest. An answer alone is none: for 100 ms both generations answer. Where somebody else
+reloads at the same time there may be a third in between, which knows what nobody here has asked for: more workers than
+before are not taken for one generation until they stay as they are.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ _BYTES_A_SECOND = 1_000_000  # of configuration that nginx reads, on a slow mach
 _NOT_BEFORE = 0.097
 _LOOK = 0.002
 _LONGEST = 0.03
+_SETTLED = 0.5  # seconds; longer than two generations serve side by side
 _LOG_AFTER = 0.2  # a good reload is over by then: the log is only read when it is not
 
 
@@ -90,10 +93,15 @@ class Reload:
 
     def _confirm(self, before: Workers, digest: str, since: float, timeout: float) -> Workers:
         began = self._clock.now()
+        serving, since_when = before.serving, began
 
         def look() -> Workers | None:
+            nonlocal serving, since_when
             now = self.workers()
-            if now.serving - before.all and not now.serving & before.all and digest in ("", self._digest()):
+            if now.serving != serving:
+                serving, since_when = now.serving, self._clock.now()
+            one = len(serving) <= len(before.serving) or self._clock.now() - since_when >= _SETTLED
+            if serving and one and not serving & before.all and digest in ("", self._digest()):
                 return now
             if self._clock.now() - began > _LOG_AFTER and (words := refusal(self._process.output(since))):
                 raise _Refused(words)

@@ -34,7 +34,7 @@ def interruption(said: list[str]) -> Iterator[Interruption]:
 
 @pytest.mark.parametrize("number", signals.WATCHED)
 def test_while_nothing_is_touched_a_signal_ends_what_goes_on(interruption: Interruption, number: int) -> None:
-    with pytest.raises(Interrupted, match="^interrupted; nothing was touched$"):
+    with pytest.raises(Interrupted, match=r"^interrupted; nothing was touched$"):
         os.kill(os.getpid(), number)
     assert interruption()
 
@@ -42,7 +42,7 @@ def test_while_nothing_is_touched_a_signal_ends_what_goes_on(interruption: Inter
 def test_between_two_services_it_is_said_which_are_done(interruption: Interruption) -> None:
     for event in (events.Finished("api", "deployed"), events.NothingToDo("job", 3, 1)):
         interruption.follow(event)
-    with pytest.raises(Interrupted, match="^interrupted; api, job ended before, nothing else was touched$"):
+    with pytest.raises(Interrupted, match=r"^interrupted; api, job ended before, nothing else was touched$"):
         os.kill(os.getpid(), signal.SIGINT)
 
 

@@ -202,6 +202,16 @@ def test_every_worker_is_found_whatever_it_is_called(tmp_path: Path) -> None:
         assert Master(control, SystemClock()).workers() == [12, 8]
 
 
+def test_no_worker_at_all_is_no_answer(tmp_path: Path) -> None:
+    """That an old worker is not named would be its end, and the end of its drain."""
+    master_only = "".join([*PROC.splitlines(keepends=True)[:2], "\n"]).encode()
+    with (
+        answering(tmp_path / "s", lambda _: master_only) as control,
+        pytest.raises(ProxyUnreachable, match="show proc"),
+    ):
+        Master(control, SystemClock()).workers()
+
+
 @pytest.mark.parametrize(
     "said", ["Can't find the target PID matching the prefix '@!7'\n", "Can't connect to the target CLI!\n"]
 )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
+from rollout.model import Upstream
 from rollout.ports import Process
 from rollout.proxies.nginx_config import LoadedConfig
+from rollout.proxies.nginx_drain import Drain
 from rollout.proxies.nginx_log import counted
-from rollout.proxies.nginx_reload import refusal
+from rollout.proxies.nginx_reload import Reload, refusal
 from rollout.proxies.nginx_workers import (
     GENERATIONS,
     Socket,
@@ -21,6 +25,7 @@ from rollout.proxies.nginx_workers import (
     surplus,
     workers,
 )
+from tests.clocks import HandClock
 
 OLD, PEER, OTHER = ("10.0.0.5", 8000), ("10.0.0.6", 8000), ("10.0.0.7", 9000)
 
@@ -138,6 +143,63 @@ def test_a_token_survives_as_text() -> None:
 )
 def test_when_sockets_prove_something(text: str, pairs: bool) -> None:
     assert (pids_only(LoadedConfig("/n", {"/n": text})) == "") is pairs
+
+
+class Reloaded:
+    """nginx's processes as they are at each look, the last for good; `ours` begins the pids of our generation, one of
+    which is enough for an answer with its digest. Its log is empty."""
+
+    def __init__(self, ours: str, *looks: str) -> None:
+        self.ours, self.looks, self.at = f"+{ours}", list(looks), 0
+        self.clock = HandClock()
+
+    def processes(self) -> list[Process]:
+        text = self.looks[min(self.at, len(self.looks) - 1)]
+        self.at += 1
+        kind = {"+": "nginx: worker process", "-": "nginx: worker process is shutting down"}
+        return [Process(1, "nginx: master process"), *(Process(int(one[1:]), kind[one[0]]) for one in text.split())]
+
+    def reload(self, seen: Sequence[Process]) -> None:
+        assert seen
+
+    def output(self, since: float) -> list[str]:
+        return []
+
+    def describe(self) -> str:
+        return "nginx"
+
+    def digest(self) -> str:
+        return "new" if self.ours in self.looks[min(self.at, len(self.looks)) - 1] else "former"
+
+    def load(self) -> Workers:
+        reload = Reload(self, self, self.clock, self.digest)  # type: ignore[arg-type]  # all that it asks of them
+        return reload.load(reload.workers(), "new", 1000, lambda: "former")
+
+
+def test_a_reload_is_live_once_no_earlier_worker_serves() -> None:
+    now = Reloaded("2", "+10 +11 -7", "+10 +11 +20 +21", "-10 +11 +20 +21", "-10 -11 +20 +21").load()
+    assert (set(now.serving), set(now.ending)) == ({20, 21}, {10, 11})
+
+
+def test_a_reload_by_somebody_else_just_before_is_waited_for_as_well() -> None:
+    """Its workers were not there when we looked, and have the configuration from before; they serve beside ours."""
+    ours = Reloaded(
+        "3", "+10 +11", "-10 -11 +20 +21", "-10 -11 +20 +21 +30 +31", "-10 -11 -20 +21 +30 +31", "-20 -21 +30 +31"
+    )
+    now = ours.load()
+    assert (set(now.serving), set(now.ending)) == ({30, 31}, {20, 21}), "they are waited for, and drained"
+
+
+def test_more_workers_than_before_are_one_generation_once_they_stay() -> None:
+    edited = Reloaded("2", "+10", "-10 +20 +21 +22")
+    now = edited.load()
+    assert now.serving == {20, 21, 22} and 0.5 <= edited.clock.time < 1.0
+
+
+@pytest.mark.parametrize("upstreams", [[], [Upstream("web-a", "10.0.0.2", 80)]])
+def test_a_list_without_workers_is_no_end_of_the_old_ones(upstreams: list[Upstream]) -> None:
+    drain = Drain(Reloaded("3", ""), HandClock(), lambda: LoadedConfig("/n.conf", {}, (1, 26, 3)))  # type: ignore[arg-type]
+    assert not drain.in_flight(Token("edge", (10, 11)), None, upstreams).drained
 
 
 def test_a_taken_port_is_a_refusal_only_once_nginx_gave_up() -> None:
