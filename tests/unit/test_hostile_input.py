@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 
 import rollout
 from rollout.cli import main
-from rollout.engines.docker import reading
-from rollout.errors import EngineError, RolloutError
+from rollout.engines.docker import Connection, reading
+from rollout.engines.docker.container import ContainerProcess
+from rollout.errors import EngineError, ProxyUnreachable, RolloutError
 from rollout.model import Pool, PoolOptions, ProxySettings, ProxyType, Replica, Upstream
 from rollout.ports import Process
 from rollout.proxies import haproxy_answers, haproxy_counters, haproxy_files, nginx_config, nginx_log, nginx_workers
@@ -35,6 +36,7 @@ from rollout.proxies.nginx_render import STATUS, Renderer, digest_of, pool_of
 from rollout.proxies.nginx_status import StatusListener, trusted
 from rollout.proxies.render import Templates
 from rollout.spec import read_project
+from tests.clocks import HandClock
 
 hostile = settings(deadline=None, derandomize=True, database=None, max_examples=400)
 
@@ -336,8 +338,10 @@ LISTED: dict[str, Any] = {
 }  # fmt: skip
 INSPECTED: dict[str, Any] = {
     "Id": "5f" * 32, "Name": "/shop-web-2", "Image": "sha256:1", "Created": "2023-11-14T22:13:20Z", "RestartCount": 0,
-    "Path": "/app", "Args": [], "HostConfig": {"Tmpfs": None}, "Mounts": [],
-    "State": {"Status": "running", "StartedAt": "2023-11-14T22:13:20Z", "ExitCode": 0,
+    "Path": "/app", "Args": ["-x"], "HostConfig": {"Tmpfs": None, "NetworkMode": "shop_default"},
+    "Mounts": [{"Source": "/shop/conf", "Destination": "/etc/conf", "RW": False}],
+    "State": {"Status": "running", "StartedAt": "2023-11-14T22:13:20Z", "ExitCode": 0, "Pid": 12, "Running": True,
+              "Restarting": False,
               "Health": {"Status": "healthy", "Log": [{"ExitCode": 0, "Output": "ok"}]}},
     "Config": {"Labels": {reading.SERVICE: "web"}, "Image": "shop/web:1"},
     "NetworkSettings": {"Networks": {"a": {"IPAddress": "10.0.0.2"}}},
@@ -375,11 +379,40 @@ def spoiled(good: dict[str, Any]) -> st.SearchStrategy[Any]:
 @given(listed=spoiled(LISTED), inspected=spoiled(INSPECTED))
 def test_whatever_the_engine_answers_is_read_or_makes_no_sense(listed: Any, inspected: Any) -> None:
     with suppress(EngineError):
-        _typed(reading.listed(reading.each([listed], *reading.IN_LIST)[0]))
+        _typed(reading.listed(reading.container_list([listed])[0]))
     with suppress(EngineError):
-        _typed(reading.inspected(reading.whole(inspected, *reading.IN_INSPECTION)))
-    tolerated(lambda: reading.mounts(reading.whole(inspected, *reading.IN_INSPECTION)))
-    tolerated(lambda: reading.addresses(reading.whole(inspected, *reading.IN_INSPECTION)))
+        _typed(reading.inspected(reading.inspection(inspected)))
+    tolerated(lambda: reading.mounts(reading.inspection(inspected)))
+    tolerated(lambda: reading.addresses(reading.inspection(inspected)))
+
+
+TOP: dict[str, Any] = {"Titles": ["PID", "CMD"], "Processes": [["7", "nginx: master process"]]}
+
+
+class Client:
+    """Of the engine: it answers these, to whatever is asked of them."""
+
+    base_url = "http+docker://engine"
+
+    def __init__(self, listed: Any, inspected: Any, top: Any) -> None:
+        self.containers = lambda **_: [listed]
+        self.inspect_container = lambda _: inspected
+        self.top = lambda *_, **__: top
+
+
+@hostile
+@given(listed=spoiled(LISTED), inspected=spoiled(INSPECTED), top=spoiled(TOP))
+def test_whatever_is_said_of_the_proxy_is_read_or_makes_no_sense(listed: Any, inspected: Any, top: Any) -> None:
+    asked: list[Callable[[ContainerProcess], Any]] = [
+        ContainerProcess.identity, ContainerProcess.argv, ContainerProcess.processes, ContainerProcess.networks,
+        lambda process: process.mount("/shop/conf"), lambda process: process.host_path("/etc/conf/x"),
+    ]  # fmt: skip
+    for ask in asked:
+        for entry, seen, processes in ((listed, INSPECTED, TOP), (LISTED, inspected, TOP), (LISTED, INSPECTED, top)):
+            connection = Connection(HandClock(), {})  # waits for nothing
+            connection._client = Client(entry, seen, processes)  # type: ignore[assignment]  # no other way in
+            with suppress(EngineError, ProxyUnreachable):
+                ask(ContainerProcess(connection, "shop", service="edge"))
 
 
 def _typed(replica: Replica) -> None:

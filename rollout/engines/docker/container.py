@@ -57,7 +57,7 @@ class ContainerProcess:
 
     def argv(self) -> list[str]:
         seen = self._fixed()
-        return [seen["Path"], *seen["Args"]]
+        return [seen["Path"], *(seen["Args"] or ())]
 
     def exec(self, argv: Sequence[str], *, user: str = "", timeout: float = 30.0) -> ExecResult:
         return self._on(lambda found: self._run(found, argv, user, timeout))
@@ -76,10 +76,10 @@ class ContainerProcess:
             return direct
         seen = self._call(
             "list the processes of",
-            lambda c, found: reading.whole(c.top(found, ps_args=PS_ARGS), "Processes"),
+            lambda c, found: reading.shaped(c.top(found, ps_args=PS_ARGS), {"Processes": [[str]]}),
             Retry.ANY,
         )
-        return [Process(int(pid), title) for pid, title, *_ in seen["Processes"] or ()]
+        return reading.processes(seen)
 
     def output(self, since: float) -> list[str]:
         after = max(float(since), 0.001)  # the SDK refuses 0
@@ -102,7 +102,7 @@ class ContainerProcess:
             lender = mode.partition(":")[2]
             seen = self._connection.call(
                 f"inspect {lender[:12]}",
-                lambda c: reading.whole(c.inspect_container(lender), *reading.IN_INSPECTION),
+                lambda c: reading.inspection(c.inspect_container(lender)),
                 Retry.ANY,
             )
         return reading.addresses(seen)
@@ -150,7 +150,7 @@ class ContainerProcess:
 
         def fetch(client: Any, found: str) -> tuple[int, str, bytes | None]:
             stream, told = client.get_archive(found, path)
-            stat = reading.whole(told, "mode", "linkTarget")
+            stat = reading.shaped(told, {"mode": int, "linkTarget": str})
             if stat["mode"] & (LINK | FOLDER):
                 stream.close()  # a folder comes with all that is in it
                 return stat["mode"], stat["linkTarget"], None
@@ -183,7 +183,7 @@ class ContainerProcess:
         if self._id and self._seen.get("Id") == self._id and self._connection.clock.now() - self._seen_at < FRESH:
             return self._seen
         seen: dict[str, Any] = self._call(
-            "inspect", lambda c, found: reading.whole(c.inspect_container(found), *reading.IN_INSPECTION), Retry.ANY
+            "inspect", lambda c, found: reading.inspection(c.inspect_container(found)), Retry.ANY
         )
         if not seen["State"]["Running"] or seen["State"]["Restarting"]:
             self._id = ""
@@ -215,19 +215,19 @@ class ContainerProcess:
             filters = reading.service_filter(self._project, self._service)
         filters["status"] = ["running"]
         seen = self._connection.call(
-            "find the proxy", lambda c: reading.each(c.containers(filters=filters), *reading.IN_LIST), Retry.ANY
+            "find the proxy", lambda c: reading.container_list(c.containers(filters=filters)), Retry.ANY
         )
         if self._container:
-            seen = [entry for entry in seen if f"/{self._container}" in entry["Names"]]
+            seen = [entry for entry in seen if f"/{self._container}" in (entry["Names"] or ())]
         if not seen:
             raise self._not_running()
         if len(seen) > 1:
-            names = ", ".join(sorted(entry["Names"][0].lstrip("/") for entry in seen))
+            names = ", ".join(sorted(_name(entry) for entry in seen))
             raise EngineError(
                 f"the proxy's service {self._service} has {len(seen)} running containers: {names}",
                 hint="name one with `container:`, or run the proxy once",
             )
-        self._id, self._name = seen[0]["Id"], seen[0]["Names"][0].lstrip("/")
+        self._id, self._name = seen[0]["Id"], _name(seen[0])
         return self._id
 
     def _not_running(self) -> ProxyUnreachable:
@@ -238,6 +238,10 @@ class ContainerProcess:
         return ProxyUnreachable(
             f"the proxy (container {self._container}) is not running", hint=f"docker start {self._container}"
         )
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    return str((entry["Names"] or ["/"])[0]).lstrip("/")
 
 
 def _below(path: str, folder: str) -> str | None:

@@ -56,7 +56,7 @@ class DockerEngine:
     def version(self) -> str:
         """`20.10.24`. Raises EngineError."""
         seen = self.connection.call(
-            "ask the engine's version", lambda c: reading.whole(c.version(), "Version"), Retry.ANY
+            "ask the engine's version", lambda c: reading.shaped(c.version(), {"Version": str}), Retry.ANY
         )
         return str(seen["Version"])
 
@@ -66,7 +66,7 @@ class DockerEngine:
         filters = reading.service_filter(self.project, service)
         seen: list[dict[str, Any]] = self.connection.call(
             f"list the containers of {service}",
-            lambda c: reading.each(c.containers(all=True, filters=filters), *reading.IN_LIST),
+            lambda c: reading.container_list(c.containers(all=True, filters=filters)),
             Retry.ANY,
         )
         return self._listed(seen)
@@ -75,7 +75,7 @@ class DockerEngine:
         filters = reading.project_filter(self.project)
         seen: list[dict[str, Any]] = self.connection.call(
             "list the project's containers",
-            lambda c: reading.each(c.containers(all=True, filters=filters), *reading.IN_LIST),
+            lambda c: reading.container_list(c.containers(all=True, filters=filters)),
             Retry.ANY,
         )
         by_service: dict[str, list[Replica]] = {}
@@ -214,7 +214,7 @@ class DockerEngine:
 
     def image_id(self, reference: str) -> str | None:
         def look(client: Any) -> str:
-            return str(reading.whole(client.inspect_image(reference), "Id")["Id"])
+            return str(reading.shaped(client.inspect_image(reference), {"Id": str})["Id"])
 
         try:
             return self.connection.call(f"look up the image {reference}", look, Retry.ANY)
@@ -246,7 +246,7 @@ class DockerEngine:
     def tags(self, repository: str) -> list[str]:
         # filtered by the engine: it takes 10 ms to tell of a hundred images
         seen: list[dict[str, Any]] = self.connection.call(
-            "list the images", lambda c: reading.each(c.images(name=repository), "RepoTags"), Retry.ANY
+            "list the images", lambda c: reading.each(c.images(name=repository), {"RepoTags": [str]}), Retry.ANY
         )
         names = [name for image in seen for name in image["RepoTags"] or ()]
         return sorted(name for name in names if name.startswith(f"{repository}:"))
@@ -257,7 +257,7 @@ class DockerEngine:
         try:
             seen: dict[str, Any] = self.connection.call(
                 f"inspect {container_id[:12]}",
-                lambda c: reading.whole(c.inspect_container(container_id), *reading.IN_INSPECTION),
+                lambda c: reading.inspection(c.inspect_container(container_id)),
                 Retry.ANY,
             )
         except EngineAnswer as answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 from rollout.engines.docker import reading
@@ -37,8 +38,8 @@ def execute(
     try:
         prepared: dict[str, Any] = connection.call(
             what,
-            lambda c: reading.whole(
-                c.exec_create(container, list(argv), user=user, environment=dict(environment or {})), "Id"
+            lambda c: reading.shaped(
+                c.exec_create(container, list(argv), user=user, environment=dict(environment or {})), {"Id": str}
             ),
             Retry.NEVER,
         )
@@ -97,7 +98,9 @@ def _joined(frames: bytes, what: str) -> str:
 def _exit_code(connection: Connection, exec_id: str, what: str) -> int:
     def look() -> int | None:
         seen: dict[str, Any] = connection.call(
-            what, lambda c: reading.whole(c.exec_inspect(exec_id), "Running", "ExitCode"), Retry.ANY
+            what,
+            lambda c: reading.shaped(c.exec_inspect(exec_id), {"Running": bool, "ExitCode": (int, NoneType)}),
+            Retry.ANY,
         )
         return None if seen["Running"] else seen["ExitCode"]
 

@@ -19,7 +19,9 @@ def of(connection: Connection, project: str, service: str) -> list[str]:
         "label": [f"{reading.PROJECT}={project}", f"{reading.SERVICE}={service}", f"{reading.ONEOFF}=True", LABEL]
     }
     seen: list[dict[str, Any]] = connection.call(
-        f"list the jobs of {service}", lambda c: reading.each(c.containers(all=True, filters=filters), "Id"), Retry.ANY
+        f"list the jobs of {service}",
+        lambda c: reading.each(c.containers(all=True, filters=filters), {"Id": str}),
+        Retry.ANY,
     )
     return [str(entry["Id"]) for entry in seen]
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import wraps
+from types import NoneType
 from typing import Any, TypeVar
 
 from rollout.errors import EngineError
 from rollout.model import Health, Replica, ReplicaState, RevisionKey, Usage
+from rollout.ports import Process
 
 Json = Mapping[str, Any]
 T = TypeVar("T")
@@ -19,27 +21,57 @@ NUMBER = "com.docker.compose.container-number"
 CONFIG_HASH = "com.docker.compose.config-hash"
 ONEOFF = "com.docker.compose.oneoff"
 
-# What is read of each answer. An answer that lacks any of it is none: a broken engine, or something in between.
-IN_LIST = ("Id", "Names", "Image", "ImageID", "Created", "Labels", "State", "Status")
-IN_INSPECTION = (
-    *("Id", "Name", "Path", "Args", "Image", "Created", "RestartCount"),
-    *("State", "Config", "HostConfig", "Mounts", "NetworkSettings"),
-)
+# What is read of each answer, and as what: a type, some types, [of each entry; null: there is none], {of these keys}.
+# An answer that is anything else is none: a broken engine, or something in between.
+Shape = Any
+LIST_ENTRY: Mapping[str, Shape] = {
+    "Id": str, "Names": [str], "Image": str, "ImageID": str, "Created": (int, float), "Labels": (dict, NoneType),
+    "State": str, "Status": str,
+}  # fmt: skip
+INSPECTION: Mapping[str, Shape] = {
+    "Id": str, "Name": str, "Path": str, "Args": [str], "Image": str, "Created": str, "RestartCount": int,
+    "State": {"Status": str, "Running": bool, "Restarting": bool, "StartedAt": str, "Pid": int, "ExitCode": int},
+    "Config": {"Labels": (dict, NoneType), "Image": str},
+    "HostConfig": {"NetworkMode": str},
+    "Mounts": [{"Source": str, "Destination": str, "RW": bool}],
+    "NetworkSettings": dict,
+}  # fmt: skip
 
 HEALTH_LINES = 5  # the last lines of health output worth showing
 
 
-def whole(seen: Any, *keys: str) -> dict[str, Any]:
-    """`seen`, made sure to be an object with these keys. Raises EngineError, transient."""
-    missing = [key for key in keys if key not in seen] if isinstance(seen, dict) else list(keys)
+def inspection(seen: Any) -> dict[str, Any]:
+    """`seen`, made sure to be the inspection of a container. Raises EngineError, transient."""
+    return shaped(seen, INSPECTION)
+
+
+def container_list(seen: Any) -> list[dict[str, Any]]:
+    """As `inspection`, for a list of containers."""
+    return each(seen, LIST_ENTRY)
+
+
+def each(seen: Any, shape: Mapping[str, Shape]) -> list[dict[str, Any]]:
+    """As `shaped`, for a list of them."""
+    return [shaped(entry, shape) for entry in (seen if isinstance(seen, list) else [None])]
+
+
+def shaped(seen: Any, shape: Mapping[str, Shape]) -> dict[str, Any]:
+    """`seen`, made sure to be an object of this shape. Raises EngineError, transient."""
+    missing = [key for key in shape if key not in seen] if isinstance(seen, dict) else list(shape)
     if missing:
         raise nonsense(f"it has no {', '.join(missing)}")
+    wrong = [key for key, inner in shape.items() if not _fits(seen[key], inner)]
+    if wrong:
+        raise nonsense(f"its {', '.join(wrong)} is no engine's")
     return dict(seen)
 
 
-def each(seen: Any, *keys: str) -> list[dict[str, Any]]:
-    """As `whole`, for a list of them."""
-    return [whole(entry, *keys) for entry in (seen if isinstance(seen, list) else [None])]
+def _fits(value: Any, shape: Shape) -> bool:
+    if isinstance(shape, dict):
+        return isinstance(value, dict) and all(key in value and _fits(value[key], shape[key]) for key in shape)
+    if isinstance(shape, list):
+        return value is None or (isinstance(value, list) and all(_fits(entry, shape[0]) for entry in value))
+    return isinstance(value, shape)
 
 
 def nonsense(what: str) -> EngineError:
@@ -140,10 +172,18 @@ def addresses(seen: Json) -> dict[str, str]:
 
 
 @_sensible
+def processes(seen: Json) -> list[Process]:
+    """Of `top` with PID first and the command line second."""
+    return [Process(int(pid), _text(title)) for pid, title, *_ in seen["Processes"] or ()]
+
+
+@_sensible
 def mounts(seen: Json) -> list[dict[str, Any]]:
     """All mounts of an inspected container. A tmpfs has no Source; Compose's `tmpfs:` is kept apart by the engine."""
-    own = [dict(mount) for mount in seen["Mounts"]]
-    return own + [{"Source": "", "Destination": path, "RW": True} for path in seen["HostConfig"].get("Tmpfs") or ()]
+    own = [dict(mount) for mount in seen["Mounts"] or ()]
+    return own + [
+        {"Source": "", "Destination": _text(path), "RW": True} for path in seen["HostConfig"].get("Tmpfs") or ()
+    ]
 
 
 def _health_in(status: str) -> Health:

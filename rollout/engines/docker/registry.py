@@ -17,14 +17,14 @@ class DockerRegistry:
     def offered(self, reference: str) -> str:
         def ask(client: Any) -> str:
             client.reload_config()  # somebody may have logged in since
-            seen = reading.whole(client.inspect_distribution(reference), "Descriptor")
-            return str(reading.whole(seen["Descriptor"], "digest")["digest"])
+            seen = reading.shaped(client.inspect_distribution(reference), {"Descriptor": {"digest": str}})
+            return str(seen["Descriptor"]["digest"])
 
         return self._connection.call(f"ask the registry for {reference}", ask, Retry.NEVER)
 
     def digests(self, image_id: str) -> frozenset[str]:
         def look(client: Any) -> list[str]:
-            return reading.whole(client.inspect_image(image_id), "RepoDigests")["RepoDigests"] or []
+            return reading.shaped(client.inspect_image(image_id), {"RepoDigests": [str]})["RepoDigests"] or []
 
         try:
             found = self._connection.call(f"look up the image {image_id}", look, Retry.ANY)

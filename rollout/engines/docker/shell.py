@@ -136,7 +136,9 @@ def _started(connection: Connection, container: str, user: str, mark: str) -> An
     what = f"open a shell in {container[:12]}"
 
     def prepare(client: Any) -> dict[str, Any]:
-        return reading.whole(client.exec_create(container, ["sh", "-c", _LOOP, mark], stdin=True, user=user), "Id")
+        return reading.shaped(
+            client.exec_create(container, ["sh", "-c", _LOOP, mark], stdin=True, user=user), {"Id": str}
+        )
 
     prepared = connection.call(what, prepare, Retry.NEVER)
     client = connection.client

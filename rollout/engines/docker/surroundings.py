@@ -22,7 +22,7 @@ def host_path(connection: Connection, path: str) -> str | None:
     try:
         seen = connection.call(
             "look at our own container",
-            lambda c: reading.whole(c.inspect_container(own), "Mounts", "HostConfig"),
+            lambda c: reading.inspection(c.inspect_container(own)),
             Retry.ANY,
         )
     except EngineAnswer as answer:
