@@ -11,6 +11,7 @@ from rollout.model import ProxySettings
 from rollout.ports import Engine, Watch
 from rollout.server.news import News
 
+PATIENCE = 2.0  # seconds; an engine that took the question for its events and answers nothing must not hold up the end
 PAUSE = 1.0  # seconds until the engine is asked again for events, once it has stopped sending them
 
 
@@ -18,13 +19,13 @@ PAUSE = 1.0  # seconds until the engine is asked again for events, once it has s
 def hints(engine: Engine, proxy: ProxySettings, news: News) -> Iterator[None]:
     """Tell `news` for the length of the block. That the engine is away is not said here: whoever looks is told so."""
     listener = _Listener(engine, proxy, news)
-    thread = threading.Thread(target=listener.run, name="engine events")
+    thread = threading.Thread(target=listener.run, name="engine events", daemon=True)
     thread.start()
     try:
         yield
     finally:
         listener.end()
-        thread.join()
+        thread.join(PATIENCE)
 
 
 class _Listener:

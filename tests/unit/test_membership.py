@@ -10,9 +10,22 @@ from typing import Any
 import pytest
 
 from rollout.controller import Candidate, Decision, Seen, decide, only_more
+from rollout.errors import EngineError
 from rollout.membership import belonging
-from rollout.model import Health, HealthCheck, Pool, Replica, ReplicaState, Revision, RevisionKey, Upstream
+from rollout.model import (
+    Health,
+    HealthCheck,
+    Pool,
+    ProxySettings,
+    ProxyType,
+    Replica,
+    ReplicaState,
+    Revision,
+    RevisionKey,
+    Upstream,
+)
 from rollout.ports import Warm
+from rollout.server.hints import PATIENCE, hints
 from rollout.server.membership import AT_ONCE, ONE_MORE, Pace
 from rollout.server.news import News
 from rollout.server.proving import Proving, steady_for
@@ -283,6 +296,29 @@ def test_what_a_probe_raises_is_not_lost(bench: Bench) -> None:
 
 
 # --- news and pace ----------------------------------------------------------------------------------------------
+
+
+def test_an_engine_that_never_answers_for_its_events_holds_up_no_end() -> None:
+    asked, answered = threading.Event(), threading.Event()
+
+    class Silent:
+        def watch(self, container: str) -> Any:
+            asked.set()
+            answered.wait(60)
+            raise EngineError("it has gone")
+
+    ended = threading.Event()
+
+    def listen() -> None:
+        with hints(Silent(), ProxySettings(ProxyType.NGINX, "/c", service="edge"), News()):  # type: ignore[arg-type]
+            asked.wait(10)
+        ended.set()
+
+    threading.Thread(target=listen, daemon=True).start()
+    try:
+        assert ended.wait(10 + 4 * PATIENCE)
+    finally:
+        answered.set()
 
 
 def test_news_are_taken_once_and_only_for_services_that_there_are() -> None:
