@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from rollout.ports import Clock
 from rollout.server.operations import Asked
 
 NAME = "audit.log"
+QUIET = 60.0  # seconds in which a refusal is recorded once: who asks again and again must not push out the rest
 LONGEST = 10_000_000  # bytes; then the file before the present one is given up
 
 
@@ -23,6 +25,16 @@ class Audit:
     def __init__(self, directory: Path, clock: Clock) -> None:
         self._path, self._clock = directory / NAME, clock
         self._lock = threading.Lock()
+        self._refused: dict[str, tuple[float, int]] = {}  # what -> when it was recorded, how often it came since
+
+    def refused(self, who: str, what: str) -> None:
+        """As `write`, at most once in QUIET seconds; `unrecorded` says how often it came since the line before."""
+        with self._lock:
+            at, missed = self._refused.get(what, (-math.inf, 0))
+            quiet = self._clock.now() < at + QUIET
+            self._refused[what] = (at, missed + 1) if quiet else (self._clock.now(), 0)
+        if not quiet:
+            self.write(who, what, **({"unrecorded": missed} if missed else {}))
 
     def write(self, who: str, what: str, **about: Any) -> None:
         """`who` asked for `what` (`deploy`, `login refused`); `about` is never secret. Raises StateError."""

@@ -5,6 +5,7 @@ What is deployed is what the Compose files say when the operation begins, or the
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -114,6 +115,7 @@ class _Job:
 
     def __init__(self, operation: Operation, clock: Clock) -> None:
         self.operation = operation
+        self.wanted = _digest(operation.asked)
         self.events = Bus(clock)
         self.abort = threading.Event()
         self.thread: threading.Thread | None = None
@@ -254,7 +256,7 @@ class ThreadOperations:
         for job in self._jobs.values():
             before = job.operation.asked
             if (before.key, before.who) == (asked.key, asked.who):
-                if replace(before, config="") != replace(asked, config=""):
+                if job.wanted != _digest(asked):
                     raise UsageError(
                         f"the idempotency key {asked.key!r} was used for another request; nothing was begun",
                         hint="a key names one request: take a new one",
@@ -266,6 +268,11 @@ class ThreadOperations:
         ended = [number for number, job in self._jobs.items() if job.operation.ended]
         for number in ended[: max(0, len(ended) - KEPT)]:
             del self._jobs[number]
+
+
+def _digest(asked: Asked) -> str:
+    """Of all that is wanted; `config` is given up when the operation ends."""
+    return hashlib.sha256(repr(asked).encode()).hexdigest()
 
 
 class _Queue:

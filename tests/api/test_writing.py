@@ -15,9 +15,11 @@ from rollout.errors import LockHeld, NotUndone
 from rollout.events import Notice, Sink
 from rollout.model import WebhookSettings
 from rollout.notify.message import signature
+from rollout.server.audit import Audit
 from rollout.server.http.webhook import HEADER
 from rollout.server.operations import KEPT, Asked
 from tests.api.bench import Answer, Api, connect, receipt, serving
+from tests.clocks import HandClock
 
 SECRET = b"0123456789abcdef-the-secret"
 
@@ -135,6 +137,16 @@ def test_one_key_is_one_operation(api: Api) -> None:
     assert api.unix("POST", "/v1/deploy", {}, {"Idempotency-Key": "k" * 300}).status == 422
 
 
+def test_another_project_under_the_same_key_is_another_request(api: Api) -> None:
+    key, one, two = {"Idempotency-Key": "k"}, {"config": "services: { a: {} }"}, {"config": "services: { b: {} }"}
+    first = api.unix("POST", "/v1/deploy", one, key)
+    assert api.unix("POST", "/v1/deploy", two, key).status == 422
+    ended(api, first)
+    assert api.unix("POST", "/v1/deploy", two, key).status == 422, "also when the project is no longer kept"
+    assert api.unix("POST", "/v1/deploy", one, key).json["id"] == first.json["id"]
+    assert len(api.performed) == 1
+
+
 def test_a_wish_reaches_the_rollout_with_the_name_of_who_has_it(api: Api) -> None:
     asked = [api.unix("POST", f"/v1/services/web/{wish}") for wish in ("pause", "resume", "abort")]
     assert [(a.status, a.json["rollout"], a.json["at_work"]) for a in asked] == [(200, 2, True)] * 3
@@ -240,8 +252,11 @@ def test_a_signed_request_deploys_an_allowed_image_and_needs_no_token(api: Api) 
 
 def test_a_request_counts_once_also_for_the_next_sidecar(api: Api, tmp_path: Path) -> None:
     raw, headers = signed(BODY)
-    assert api.tcp("POST", "/v1/webhook", raw=raw, headers=headers).status == 202
-    assert api.tcp("POST", "/v1/webhook", raw=raw, headers=headers).status == 403
+    first = api.tcp("POST", "/v1/webhook", raw=raw, headers=headers)
+    ended(api, first)
+    again = api.tcp("POST", "/v1/webhook", raw=raw, headers=headers)
+    assert (again.status, again.json["id"]) == (202, first.json["id"]), "its answer was lost: it is given again"
+    assert len(api.performed) == 1
     (tmp_path / "next").mkdir()
     (tmp_path / "next/audit.log").write_text((tmp_path / "audit.log").read_text())
     with serving(tmp_path / "next", webhook=WebhookSettings(str(tmp_path / "secret"), ("*",))) as after:
@@ -265,6 +280,25 @@ def test_no_other_request_begins_anything(api: Api, body: object, late: int, sec
     raw, headers = signed(body, late, secret)
     assert api.tcp("POST", "/v1/webhook", raw=raw, headers=headers).status == status
     assert api.performed == []
+
+
+def test_a_secret_that_cannot_be_read_is_no_fault_of_the_request(api: Api, tmp_path: Path) -> None:
+    raw, headers = signed(BODY)
+    (tmp_path / "secret").write_bytes(b"short")
+    assert api.tcp("POST", "/v1/webhook", raw=raw, headers=headers).status == 503
+    (tmp_path / "secret").unlink()
+    answer = api.tcp("POST", "/v1/webhook", raw=raw, headers=headers)
+    assert answer.status == 503 and "secret_file cannot be read" in answer.json["message"]
+    assert api.performed == []
+
+
+def test_wrong_signatures_do_not_fill_the_record(tmp_path: Path) -> None:
+    clock = HandClock(1.7e9)
+    audit = Audit(tmp_path, clock)
+    for seconds in (1, 1, 1, 60, 30):
+        audit.refused("webhook", "refused: wrong signature")
+        clock.sleep(seconds)
+    assert [(line["at"], line.get("unrecorded")) for line in audit.lines()] == [(1.7e9, None), (1.7e9 + 63, 3)]
 
 
 def test_a_changed_body_or_time_does_not_pass(api: Api) -> None:

@@ -2,7 +2,8 @@
 
     X-Rollout-Signature: t=1764054000,v1=HEX        HMAC-SHA256(secret, t + "." + body), as notifications are signed
 
-A signature counts once, and within five minutes of its time; what was seen survives a restart in the audit record.
+A signature counts once, and within five minutes of its time; what was seen survives a restart in the audit record. Sent
+again, as one does whose answer was lost, it is answered with what it began for as long as that is known.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from pathlib import Path
 
 from starlette.responses import JSONResponse
 
-from rollout.errors import UsageError
+from rollout.errors import StateError
 from rollout.model import WebhookSettings
 from rollout.notify.message import signature
 from rollout.server.audit import Audit
 from rollout.server.http import problems
 from rollout.server.http.endpoints import Call
 from rollout.server.http.site import Site
-from rollout.server.http.writing import begin
+from rollout.server.http.writing import begin, begun
 from rollout.server.operations import Asked
 
 WINDOW = 300.0  # seconds a signature is good for
@@ -42,13 +43,16 @@ def webhook(site: Site, call: Call) -> JSONResponse:
         raise problems.NotHere("no webhook is configured", hint="x-rollout.serve.webhook says what it may deploy")
     with _deciding:
         given = _genuine(site, settings, call.headers, call.raw)
+        before = next((o for o in site.operations.recent() if (o.asked.who, o.asked.key) == (WHO, given)), None)
+        if before is not None:
+            return begun(before)
         _refuse_seen(site.audit, given, site.clock.wall())
         image = call.body.image
         if not any(_allowed(image, pattern) for pattern in settings.images):
             raise problems.Forbidden(f"{image} matches no pattern of x-rollout.serve.webhook.images; nothing was begun")
         site.view.known(call.body.service)
         site.audit.write(WHO, "signature", signature=given)
-    return begin(site, Asked("deploy", (call.body.service,), WHO, image=image))
+        return begin(site, Asked("deploy", (call.body.service,), WHO, image=image, key=given))
 
 
 def _genuine(site: Site, settings: WebhookSettings, headers: Mapping[str, str], raw: bytes) -> str:
@@ -57,7 +61,7 @@ def _genuine(site: Site, settings: WebhookSettings, headers: Mapping[str, str], 
     found = _FORM.match(given)
     at = int(found[1]) if found else 0
     if not hmac.compare_digest(signature(_secret(settings), at, raw).encode(), given.encode(errors="replace")):
-        site.audit.write(WHO, "refused: wrong signature")
+        site.audit.refused(WHO, "refused: wrong signature")
         raise problems.NotAllowed("the signature is wrong", hint=f"{HEADER}: t=SECONDS,v1=HMAC-SHA256(SECONDS.BODY)")
     if abs(site.clock.wall() - at) > WINDOW:
         raise problems.NotAllowed(f"its time is not within {WINDOW:g} s of now", hint="is a clock wrong?")
@@ -81,9 +85,10 @@ def _secret(settings: WebhookSettings) -> bytes:
     try:
         secret = Path(settings.secret_file).read_bytes().strip()
     except OSError as error:
-        raise UsageError(f"the webhook's secret_file cannot be read: {error.strerror}") from error
+        raise StateError(f"the webhook's secret_file cannot be read: {error.strerror}; nothing was begun") from error
     if len(secret) < SHORTEST_SECRET:
-        raise UsageError(f"the webhook's secret is shorter than {SHORTEST_SECRET} bytes", hint="openssl rand -hex 32")
+        message = f"the webhook's secret is shorter than {SHORTEST_SECRET} bytes; nothing was begun"
+        raise StateError(message, hint="openssl rand -hex 32")
     return secret
 
 

@@ -12,7 +12,7 @@ from rollout.server.http import problems
 from rollout.server.http.endpoints import Call
 from rollout.server.http.reading import as_json, operation_of
 from rollout.server.http.site import Site
-from rollout.server.operations import Asked
+from rollout.server.operations import Asked, Operation
 
 
 def deploy(site: Site, call: Call) -> JSONResponse:
@@ -72,7 +72,10 @@ def begin(site: Site, asked: Asked) -> JSONResponse:
     asked.refuse()
     if not asked.config:
         site.view.known(*asked.services)
-    operation = site.operations.submit(asked)
+    return begun(site.operations.submit(asked))
+
+
+def begun(operation: Operation) -> JSONResponse:
     return JSONResponse(as_json(operation), 202, {"Location": f"/v1/operations/{operation.id}"})
 
 
