@@ -96,7 +96,9 @@ def stays_ready(run: Run, replica: Replica) -> bool:
     if upstream is None:
         return False
     if run.ready_at.get(replica.id) != upstream:
-        if why_not_ready(run, replica) is not None:
+        # the list may still say that it runs there, and somebody else by now be where it was: its probe would pass
+        there = run.ports.engine.inspect(replica.id)
+        if there is None or run.upstream(there) != upstream or why_not_ready(run, there) is not None:
             return False
         run.ready_at[replica.id] = upstream
     return True

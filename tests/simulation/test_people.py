@@ -12,6 +12,7 @@ from rollout.errors import DeployFailed, Interrupted, NotUndone
 from rollout.events import Event, Notice, RolloutStarted, StepStarted
 from rollout.model import FailureAction, Order, ServiceSettings, Strategy, UpdateConfig, Upstream
 from rollout.plan import Start
+from tests.simulation.history import History
 from tests.simulation.others import Others
 from tests.simulation.scenario import V1, V2, V3, Scenario, settings
 from tests.simulation.test_deploys import every_way
@@ -261,6 +262,21 @@ def test_where_there_is_nothing_to_go_back_to_the_new_version_is_not_taken_away(
     assert scenario.world.loaded[SERVICE].upstreams
     scenario.deploy(V2)
     scenario.assert_settled(V2)
+
+
+@pytest.mark.parametrize("everything", [True, False], ids=["nginx", "haproxy"])
+def test_a_stranger_where_the_list_still_has_a_replica_is_not_let_in(everything: bool) -> None:
+    """All were recreated by plain Compose, the new one died, and another project's container took its address."""
+    h = History(reload_loads_all=everything, healthchecks=False, seed=1)
+    h.change("web", V2, {"replicas": 1})
+    h.other("compose up", "web", 0)
+    (one,) = h.others.of("web")
+    running, address = one.replica, one.ip
+    h.others.lose_address(one)
+    h.world.outdate(running)
+    h.run("web", V2, "deploy", [], force=False)  # the world would not have a stranger take traffic
+    assert address in h.world.foreign and address not in {u.host for u in h.world.loaded["web"].upstreams}
+    h.calm_deploy("web", V2)
 
 
 def test_a_pool_that_was_written_and_never_loaded_makes_nobody_ready() -> None:
