@@ -18,7 +18,7 @@ from rollout.wiring import Wired
 
 PAUSE = 2.0  # seconds; sooner a look shows what the one before has seen
 KEPT = 180  # points of a series
-STALE = 120.0  # seconds; after so long nobody has looked, and counting begins anew
+STALE = 600.0  # seconds, longer than any interval of scraping; after so long nobody looks, and counting begins anew
 REMEMBERED = 900.0  # seconds; a series that has ended is shown for so long
 ADDRESSES = 20_000
 
@@ -100,6 +100,7 @@ class Traffic:
             series = self.points.setdefault(revision, deque(maxlen=KEPT))
             series.append(Point(now, counters.requests / max(seconds, 0.001), min(errors, 1.0), latency))
         self.points = {revision: series for revision, series in self.points.items() if series[-1].at > now - REMEMBERED}
+        self.totals = {revision: total for revision, total in self.totals.items() if revision in self.points}
 
 
 def _scopes(wired: Wired) -> Sequence[str]:

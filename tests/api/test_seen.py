@@ -82,6 +82,19 @@ def test_who_looks_too_soon_sees_what_the_last_look_saw_and_nothing_is_counted_t
     assert watched.traffic.totals["web", 2].requests == 10, "nobody looked for so long: counting begins anew"
 
 
+def test_who_scrapes_every_five_minutes_misses_nothing_and_what_has_gone_is_forgotten(clock: FakeClock) -> None:
+    watched = Watched(clock)
+    watched.look(1.0)
+    watched.look(300.0, _1=(10, 0, 0.0))
+    assert watched.traffic.totals["web", 2].requests == 10
+    watched.view.shown["services"][0]["replicas"] = [replica("web", 1, 3)]
+    for _ in range(4):
+        watched.look(300.0, _1=(5, 0, 0.0))
+    assert {revision: total.requests for revision, total in watched.traffic.totals.items() if revision[0] == "web"} == {
+        ("web", 3): 20
+    }
+
+
 def test_an_address_belongs_to_its_newest_owner_and_what_has_gone_is_still_known(clock: FakeClock) -> None:
     watched = Watched(clock)
     watched.look(1.0)
