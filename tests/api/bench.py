@@ -8,6 +8,7 @@ import http.client
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -196,13 +197,21 @@ def serving(
         site.closing.set()
         bus.wake()
 
-    part = Http(application(site, Access(tcp.tokens(), clock), limits), directory / "api.sock", tcp, settle)
+    app = application(site, Access(tcp.tokens(), clock), limits)
+    part = Http(app, directory / "api.sock", tcp, settle, bus, clock)
     with running(operations, part):
-        for _ in range(2000):
-            with contextlib.suppress(OSError), socket.create_connection(tcp.address(), timeout=0.05):
-                break
+        _wait_for(tcp)
         yield Api(directory, site, journal, tcp.address(), performed)
     journal.close()
+
+
+def _wait_for(tcp: Tcp) -> None:
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError), socket.create_connection(tcp.address(), timeout=5):
+            return
+        time.sleep(0.005)
+    raise AssertionError("the sidecar's HTTP part does not listen")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from rollout.errors import LockHeld, StateError, UsageError
+from rollout.events import Warned
 from rollout.server.http.limits import Limits, Rate
 from rollout.server.listening import Tcp, read_tokens, unix_socket
 from tests.api.bench import TOKEN, Api, connect, free_port, serving, with_token
@@ -157,6 +158,14 @@ def test_a_browser_changes_something_only_from_our_own_page(api: Api) -> None:
     assert api.tcp("POST", "/v1/deploy", DEPLOY, ours).status == 202
 
 
+def test_a_page_goes_on_with_a_sidecar_that_was_started_anew(api: Api) -> None:
+    """It is told the word of the new one with its next contents, which no other site's page can read."""
+    browser = logged_in(api)
+    answer = api.tcp("GET", "/fragment", headers=browser)
+    assert answer.headers["rollout-csrf"] == csrf_of(api, browser)
+    assert "access-control-allow-origin" not in answer.headers
+
+
 def test_cookies_of_other_applications_on_this_host_do_no_harm(api: Api) -> None:
     ours = logged_in(api)["Cookie"]
     for theirs in ('settings={"a":1}', "a b=c", "=", 'x="unended', "\u00e9=1"):
@@ -220,6 +229,24 @@ def test_who_asks_too_often_is_slowed_down_and_nobody_else(tmp_path: Path) -> No
         assert (reads, writes) == ([200, 200, 200, 429], [202, 202])
         assert api.tcp("POST", "/v1/sync", {}, with_token()).json["error"] == "TooMany"
         assert api.unix("GET", "/v1/services").status == 200
+
+
+def test_who_guesses_tokens_is_slowed_down(tmp_path: Path) -> None:
+    with serving(tmp_path, limits=Limits(logins=Rate(0.001, 3))) as api:
+        guesses = [api.tcp("POST", "/login", raw=b"token=guess", headers=FORM).status for _ in range(4)]
+        assert guesses == [401, 401, 401, 429]
+        assert api.tcp("POST", "/login", raw=f"token={TOKEN}".encode(), headers=FORM).status == 429
+        assert api.tcp("GET", "/v1/services", headers=with_token()).status == 200, "who has a token is not held up"
+
+
+def test_what_the_server_of_http_complains_of_is_an_event_and_told_once(tmp_path: Path) -> None:
+    with serving(tmp_path) as api, api.site.bus.listening() as heard:
+        for _ in range(3):
+            with socket.create_connection(api.address, timeout=30) as client:
+                client.sendall(b"this is not HTTP\r\n\r\n")
+                assert client.recv(1000).startswith(b"HTTP/1.1 400")
+        told = [numbered.event for numbered in heard.take(30)]
+    assert told == [Warned("", "http", "Invalid HTTP request received.")]
 
 
 # --- where it listens -------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def parts(
         bus.wake()
 
     app = application(site, Access(tcp.tokens(), clock), Limits())
-    return operations, Http(app, state.socket, tcp, settle)
+    return operations, Http(app, state.socket, tcp, settle, bus, clock)
 
 
 def _unheard(event: Event) -> None:

@@ -19,7 +19,7 @@ from rollout import __version__, actions, events
 from rollout.errors import ProxyUnreachable, RolloutError
 from rollout.report.words import duration, memory, plural
 from rollout.server.http import problems
-from rollout.server.http.access import COOKIE, SESSION, Access
+from rollout.server.http.access import COOKIE, CSRF_HEADER, SESSION, Access
 from rollout.server.http.peer import Peer
 from rollout.server.http.plots import plots
 from rollout.server.http.site import Site
@@ -36,7 +36,9 @@ def routes(site: Site, access: Access) -> list[Route]:
         return await _rendered("page.html", request)
 
     async def fragment(request: Request) -> Response:
-        return await _rendered("main.html", request)
+        answer = await _rendered("main.html", request)
+        answer.headers[CSRF_HEADER] = request.state.csrf  # another one since the sidecar was started anew
+        return answer
 
     async def _rendered(template: str, request: Request) -> Response:
         return await run_in_threadpool(_page, site, template, request)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from rollout.events import Sink, Warned
+from rollout.ports import Clock
 from rollout.server.http.peer import PeerProtocol
 from rollout.server.listening import Tcp, tcp_socket, unix_socket
 
 CONNECTIONS = 256  # at once, at each place
+QUIET = 60.0  # seconds in which the same warning is told once
 GRACE = 2  # seconds that answers under way get at the end
 
 
@@ -24,11 +28,15 @@ class Http:
 
     name = "http"
 
-    def __init__(self, app: ASGIApp, path: Path, tcp: Tcp, settle: Callable[[], None]) -> None:
+    def __init__(
+        self, app: ASGIApp, path: Path, tcp: Tcp, settle: Callable[[], None], emit: Sink, clock: Clock
+    ) -> None:
         self._app, self._path, self._tcp, self._settle = app, path, tcp, settle
+        self._emit, self._clock = emit, clock
 
     def run(self, stop: threading.Event) -> None:
         with ExitStack() as stack:
+            stack.enter_context(_warnings_told(self._emit, self._clock))
             places: list[tuple[socket.socket, uvicorn.Config]] = [
                 (stack.enter_context(unix_socket(self._path)), _config(self._app))
             ]
@@ -53,6 +61,37 @@ class Http:
     def _wait(self, stop: threading.Event) -> None:
         stop.wait()
         self._settle()
+
+
+@contextmanager
+def _warnings_told(emit: Sink, clock: Clock) -> Iterator[None]:
+    """What uvicorn would print by itself becomes an event: the log has one form."""
+    logger, handler = logging.getLogger("uvicorn"), _Warnings(emit, clock)
+    propagated, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagated
+
+
+class _Warnings(logging.Handler):
+    """The same words at most once in QUIET seconds: whoever can connect can cause some of them."""
+
+    def __init__(self, emit: Sink, clock: Clock) -> None:
+        super().__init__(logging.WARNING)
+        self._tell, self._clock = emit, clock
+        self._told: dict[str, float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        now, text = self._clock.now(), record.getMessage()
+        if record.exc_info and record.exc_info[0] is not None:
+            text = f"{text.strip()}: {record.exc_info[0].__name__}: {record.exc_info[1]}"
+        self._told = {told: at for told, at in self._told.items() if now < at + QUIET}
+        if text not in self._told:
+            self._told[text] = now
+            self._tell(Warned("", "http", text))
 
 
 class _Server(uvicorn.Server):

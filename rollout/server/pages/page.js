@@ -7,7 +7,7 @@ const BUSY = 1000; // the same while a rollout is under way: its times go on
 const SETTLE = 120; // events come in bunches: one look for each
 const PRESS = 2000; // the longest that new contents wait for a finger: its release may not be told
 const main = document.getElementById("main");
-const csrf = document.querySelector("meta[name=rollout-csrf]").content;
+let csrf = document.querySelector("meta[name=rollout-csrf]").content;
 let pending = 0;
 let looking = false;
 let again = false;
@@ -59,6 +59,7 @@ async function look() {
     const answer = await fetch("/fragment", { headers: { Accept: "text/html" } });
     if (answer.status === 401) { location.assign("/login"); return; }
     if (!answer.ok) throw new Error(answer.statusText);
+    csrf = answer.headers.get("Rollout-Csrf"); // of a sidecar that was started anew since the page was loaded
     const text = await answer.text();
     await released;
     show(text);
