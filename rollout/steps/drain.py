@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rollout.errors import DeployFailed
 from rollout.model import InFlight, Switched, Upstream
 from rollout.plan import Drain
 from rollout.steps.readiness import ready_pool
@@ -49,8 +50,13 @@ def _drain(run: Run, switched: Switched | None, upstreams: list[Upstream]) -> in
     def look() -> InFlight | None:
         nonlocal switched
         if _named(run, upstreams):
+            pool = ready_pool(run, run.live)
+            if not pool.upstreams:
+                raise DeployFailed(
+                    f"service {run.service}: the proxy's files name old replicas again, and no other is there to serve"
+                )
             run.notice("the proxy's files name old replicas again, which somebody else put back: switched once more")
-            switched = run.ports.proxy.switch(ready_pool(run, run.live))
+            switched = run.ports.proxy.switch(pool)
         seen = run.ports.proxy.in_flight(switched, upstreams)
         if not seen.drained and seen.detail:
             run.say(seen.detail)

@@ -264,6 +264,29 @@ def test_where_there_is_nothing_to_go_back_to_the_new_version_is_not_taken_away(
     scenario.assert_settled(V2)
 
 
+def test_the_pool_is_not_emptied_where_only_old_replicas_are_left_and_named_again() -> None:
+    """Somebody starts the old one again and restores the proxy's files, and the new one has died."""
+    scenario = Scenario(settings(replicas=1))
+    world, others = scenario.world, Others(scenario.world)
+    world.deaths_expected = True
+    (old,) = world.containers.values()
+
+    def put_back() -> None:
+        for container in world.containers.values():
+            if container is not old:
+                others.stop(container)
+        others.start(old)
+        pool = world.disk[SERVICE]
+        world.disk[SERVICE] = replace(pool, upstreams=(Upstream(name_of(old), old.ip, scenario.settings.port),))
+
+    scenario.events = _When("remove", put_back)
+    with pytest.raises(NotUndone, match="no other is there to serve"):
+        scenario.deploy(V2)
+    assert world.loaded[SERVICE].upstreams and world.disk[SERVICE].upstreams
+    scenario.deploy(V2)
+    scenario.assert_settled(V2)
+
+
 @pytest.mark.parametrize("everything", [True, False], ids=["nginx", "haproxy"])
 def test_a_stranger_where_the_list_still_has_a_replica_is_not_let_in(everything: bool) -> None:
     """All were recreated by plain Compose, the new one died, and another project's container took its address."""
