@@ -120,10 +120,12 @@ def only_more(before: Pool | None, after: Pool) -> bool:
 class Pass:
     """What one pass leaves to others. `held`: services that another has the lease of. `unsettled`: those that need
     `sync_once`, a dead run's rollout or warm replicas whose time is over. `unproven`: replicas to be probed.
-    `postponed`: services that only more replicas have come to. `reloaded`: whether the proxy was reloaded."""
+    `postponed`: services that only more replicas have come to. `waiting`: services whose pool is not yet what it should
+    be, whyever (those `held`, `postponed`, or refused by the proxy). `reloaded`: whether the proxy was reloaded."""
 
     held: set[str] = field(default_factory=set)
     postponed: set[str] = field(default_factory=set)
+    waiting: set[str] = field(default_factory=set)
     unsettled: set[str] = field(default_factory=set)
     unproven: list[Candidate] = field(default_factory=list)
     reloaded: bool = False
@@ -173,6 +175,7 @@ class Controller:
             if pool is not None and not (pool == one.pool and confirmed):
                 wrong.append(one)
                 urgent |= not only_more(one.pool, pool)
+        done.waiting.update(one.service for one in wrong)
         if urgent:
             for start in range(0, len(wrong), AT_A_TIME):
                 self._mend(wrong[start : start + AT_A_TIME], done)
@@ -198,18 +201,21 @@ class Controller:
             outcomes = self._ports.proxy.switch_all(pools)
             fingerprints = self._ports.proxy.fingerprints([pool.service for pool in pools])
         for was, pool, outcome in zip(before, pools, outcomes, strict=True):
-            self._conclude(was, pool, outcome, fingerprints[pool.service])
+            if self._conclude(was, pool, outcome, fingerprints[pool.service]):
+                done.waiting.discard(pool.service)
             done.reloaded |= isinstance(outcome, Switched) and outcome.reloaded
 
-    def _conclude(self, before: Pool, pool: Pool, outcome: Switched | RolloutError, fingerprint: str) -> None:
+    def _conclude(self, before: Pool, pool: Pool, outcome: Switched | RolloutError, fingerprint: str) -> bool:
+        """Whether it is in force."""
         if isinstance(outcome, RolloutError):
             words = "; ".join([outcome.message, *outcome.details])
             self._tell(Warned(pool.service, "pool-refused", f"the proxy does not take the pool: {words}"))
-            return
+            return False
         self._told.pop((pool.service, "pool-refused"), None)
         self._confirmed[pool.service] = (pool, fingerprint)
         if before != pool:
             self._emit(followed(before, pool))
+        return True
 
     def _decide(self, one: Seen) -> Decision:
         decision = decide(one, self._proven)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from rollout.control import Wish, ask
-from rollout.controller import RECOVERY, Candidate, Controller, sync_once
+from rollout.controller import RECOVERY, Candidate, Controller, Pass, sync_once
 from rollout.deploy import Request, deploy
 from rollout.errors import RolloutError, UsageError
 from rollout.events import Event, Held, StepProgress
@@ -123,16 +123,17 @@ class History:
         sees_events: bool,
         between: Callable[[], None] = lambda: None,
         resyncs: Iterable[int] = (),
+        hear: Callable[[Pass], None] = lambda done: None,
     ) -> str:
         """A sidecar is started, looks at everything a few times and is stopped; as `server.membership` does it, with
         its probes and its settling at once. `sees_events`: the engine's hints reach it, but in these `resyncs` (from 0)
-        it looks at everything unasked. `between` two looks something may happen."""
+        it looks at everything unasked. `between` two looks something may happen; `hear` is told what each has left."""
         world = self.world
         self.pending = sorted(happenings, key=lambda h: h.at)
         world.calls, world.run_began, self.interrupted = 0, world.happened, False
         outcome = "followed"
         try:
-            self._follow(passes, between, resyncs, sees_events=sees_events)
+            self._follow(passes, between, resyncs, hear, sees_events=sees_events)
         except Crash:
             outcome = "crashed"
         except RolloutError as error:
@@ -143,7 +144,15 @@ class History:
         self.done[f"sidecars that ended: {outcome}"] += 1
         return outcome
 
-    def _follow(self, passes: int, between: Callable[[], None], resyncs: Iterable[int], *, sees_events: bool) -> None:
+    def _follow(
+        self,
+        passes: int,
+        between: Callable[[], None],
+        resyncs: Iterable[int],
+        hear: Callable[[Pass], None],
+        *,
+        sees_events: bool,
+    ) -> None:
         own = self._controller(V1)
 
         def proven(candidate: Candidate) -> bool:
@@ -160,6 +169,7 @@ class History:
             self.world.run_began = self.world.happened
             done = controller.one_pass(services, hinted)
             self.done["passes"] += 1
+            hear(done)
             for service in sorted(done.unsettled):
                 sync_once(own, services[service], self.events.append, what=RECOVERY)
             self.world.advance(0.5)

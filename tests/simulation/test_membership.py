@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from rollout.controller import Pass
 from rollout.events import Notice, Warned
 from rollout.model import ReplicaState
 from tests.simulation.history import SERVICES, VERSIONS, Happening, History
@@ -169,6 +170,18 @@ def test_a_refused_pool_is_said_once_for_each_service() -> None:
     assert told == [("api", "pool-refused"), ("web", "pool-refused")]
     h.calm_follow()
     assert [e.service for e in h.events if isinstance(e, Notice)] == ["web"]
+
+
+def test_who_has_proved_itself_and_is_not_taken_waits_and_does_not_begin_again() -> None:
+    h = history(everything=True, seed=1)
+    found: list[Pass] = []
+    h.others.scale("web", VERSIONS[0], 3)
+    h.world.reject_pools = True
+    h.follow(3, [], sees_events=False, hear=found.append)
+    assert [done.waiting for done in found] == [{"web", "api"}] * 3
+    h.world.reject_pools = False
+    h.follow(1, [], sees_events=False, hear=found.append)
+    assert found[-1].waiting == set()
 
 
 def test_a_paused_rollout_is_left_paused() -> None:
