@@ -30,7 +30,7 @@ def _create_and_start(run: Run, step: Start, revision: Revision) -> None:
 def _revision(run: Run, step: Start) -> Revision:
     if not step.previous:
         return run.record.target
-    if run.previous is None:
+    if run.previous is None or not run.previous.config:  # what plain Compose made has no stored configuration
         raise NotUndone(
             f"service {run.service}: its old containers are gone and their configuration was never stored",
             hint="put the former version into the Compose file and run `rollout deploy` again",

@@ -55,7 +55,7 @@ def docker(*argv: str) -> str:
     return done.stdout.strip()
 
 
-def eventually(look: Callable[[], T | None], seconds: float = 10.0) -> T:
+def eventually(look: Callable[[], T | None], seconds: float = 30.0) -> T:
     deadline = time.monotonic() + seconds
     while (seen := look()) is None:
         assert time.monotonic() < deadline, "it never came"

@@ -161,7 +161,7 @@ def docker(*argv: str, check: bool = True) -> str:
     return done.stdout.strip()
 
 
-def eventually(look: Callable[[], T | None], what: str, seconds: float = 20.0) -> T:
+def eventually(look: Callable[[], T | None], what: str, seconds: float = 60.0) -> T:
     """What `look` answers as soon as it is neither None nor False."""
     deadline = time.monotonic() + seconds
     while not (seen := look()):

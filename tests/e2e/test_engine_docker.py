@@ -122,7 +122,7 @@ def test_an_app_that_ignores_sigterm_is_killed_at_the_limit() -> None:
         until(bench, lambda: bench.docker.logs(replica_id, 1) != [])
         begun = time.monotonic()
         bench.docker.stop(replica_id, 2.0)
-        assert 1.9 < time.monotonic() - begun < 4
+        assert 1.9 < time.monotonic() - begun < 9, "neither the container's own second nor the engine's ten"
         assert look(bench, replica_id).exit_code == 137
 
 
@@ -133,7 +133,7 @@ def test_without_a_limit_the_container_s_own_counts() -> None:
         until(bench, lambda: bench.docker.logs(replica_id, 1) != [])
         begun = time.monotonic()
         bench.docker.stop(replica_id, None)
-        assert 0.9 < time.monotonic() - begun < 3
+        assert 0.9 < time.monotonic() - begun < 9, "not the engine's ten"
 
 
 def test_the_stop_signal_is_the_service_s_own() -> None:
@@ -234,9 +234,10 @@ def test_usage_is_the_engine_s_own_number_but_cheap(monkeypatch: pytest.MonkeyPa
         docker("exec", replica_id, "sh", "-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done")
         begun = time.monotonic()
         direct = bench.docker.usage(replica_id)
-        assert time.monotonic() - begun < 0.3
+        between = time.monotonic()
         monkeypatch.setattr("rollout.engines.docker.engine.cgroup.usage", lambda *_: None)
         asked = bench.docker.usage(replica_id)
+        assert between - begun < (time.monotonic() - between) / 2, "the engine takes a second to answer"
         assert direct is not None
         assert asked is not None
         assert 0.05 < direct.cpu_seconds <= asked.cpu_seconds < direct.cpu_seconds + 0.5
@@ -270,10 +271,10 @@ def test_exec() -> None:
         assert (code, len(output)) == (0, 3_000_000)
         begun = time.monotonic()
         with pytest.raises(EngineError, match=r"timed out after 0\.3s"):
-            run("sleep", "5", timeout=0.3)
+            run("sleep", "60", timeout=0.3)
         with pytest.raises(EngineError, match=r"timed out after 0\.5s"):
             run("sh", "-c", "while echo busy; do sleep 0.1; done", timeout=0.5)
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 30
 
 
 def test_the_first_output_of_a_command_is_never_lost() -> None:
@@ -424,7 +425,7 @@ def test_commands_beside_the_proxy(edge: tuple[DockerBench, ContainerProcess, Pa
     assert run("echo", "two\nlines") == (0, "two\nlines\n")
     code, output = run("sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x")
     assert (code, len(output)) == (0, 3_000_000)
-    for script in ("sleep 1", "for i in 0 1 2 3 4 5; do echo busy; sleep 0.1; done"):
+    for script in ("sleep 20", "i=0; while [ $i -lt 200 ]; do i=$((i + 1)); echo busy; sleep 0.1; done"):
         with pytest.raises(EngineError, match=r"timed out after 0\.3s"):
             run("sh", "-c", script, timeout=0.3)
     assert run("echo", "again") == (0, "again\n")
@@ -471,7 +472,7 @@ def test_a_proxy_that_keeps_crashing_is_not_running() -> None:
     with project({"edge": {"image": APP, "command": ["false"], "restart": "always"}}) as bench:
         bench.project("up", "--detach", "--no-build")
         (replica,) = bench.docker.replicas("edge")
-        until(bench, lambda: look(bench, replica.id).restart_count >= 2)
+        until(bench, lambda: look(bench, replica.id).restart_count >= 5)  # each pause is twice the one before
         until(bench, lambda: look(bench, replica.id).state is ReplicaState.RESTARTING)
         process = ContainerProcess(bench.connection, bench.project.name, service="edge")
         with pytest.raises(ProxyUnreachable):

@@ -15,7 +15,7 @@ from tests.load import Mix
 pytestmark = [pytest.mark.e2e]
 
 BY_RELOAD_AND_BY_SOCKET = (EDGES[0], EDGES[2])
-HEALTHY_DEADLINE = 3.0
+HEALTHY_DEADLINE = 5.0
 
 
 @pytest.fixture(params=BY_RELOAD_AND_BY_SOCKET, ids=str, scope="module")
@@ -169,7 +169,7 @@ def test_refused_reload(shop: Shop) -> None:
 def test_sick_after_the_switch(shop: Shop) -> None:
     """Found out by `monitor`, when the new version has taken traffic: the old one, still running, gets it back."""
     monitored = {"update_config": {"monitor": "20s"}}
-    sick = {"HEALTH": "fail-after:2"}
+    sick = {"HEALTH": "fail-after:6"}
     before = shop.snapshot()
     pool = shop.pool()
     with changed(shop, environment=sick, deploy=monitored), shop.load() as load:
@@ -222,7 +222,7 @@ def test_bound_to_localhost(shop: Shop) -> None:
 
 @pytest.mark.parametrize("edge", BY_RELOAD_AND_BY_SOCKET, ids=str)
 def test_first_deploy_fails_when_nothing_gets_healthy(edge: Edge, short_directory: Path) -> None:
-    health = {"healthy_deadline": "2s", "timeout": "1s"}
+    health = {"healthy_deadline": "5s", "timeout": "2s"}
     sick = {"HEALTH": "fail"}
     with project(edge, short_directory, environment=sick, **{"x-rollout": {"health": health}}) as shop:
         shop.up("edge")

@@ -193,7 +193,7 @@ def test_drained_means_that_the_old_replica_has_nothing_and_gets_nothing(
 ) -> None:
     proxy = edge.adapter()
     with edge.client(service) as stream, edge.client(service) as upload, edge.client(service) as idle:
-        stream.send("GET", "/stream?seconds=1&chunks=4")
+        stream.send("GET", "/stream?seconds=4&chunks=4")
         upload.send("POST", "/upload", length=4000)
         upload.connection.sendall(b"x" * 2000)
         idle.send("GET", "/work?ms=0")
@@ -223,7 +223,7 @@ def forgotten(edge: Edge, proxy: HAProxy, service: str, old: Upstream) -> bool |
 def test_the_stream_is_what_is_waited_for(edge: Edge, service: str, a: Upstream, b: Upstream) -> None:
     proxy = edge.adapter()
     with edge.client(service) as stream:
-        stream.send("GET", "/stream?seconds=1&chunks=4")
+        stream.send("GET", "/stream?seconds=4&chunks=4")
         eventually(lambda: in_flight_of(a) == 1 or None)
         switched = proxy.switch(Pool(service, (b,)))
         eventually(lambda: drained(proxy, switched, a))
@@ -257,11 +257,11 @@ def test_an_old_worker_that_already_left_the_replica_does_not_hold_the_drain(
     proxy = edge.adapter()
     switched = proxy.switch(Pool(service, (b,)))
     with edge.client(service) as held:
-        held.send("GET", "/stream?seconds=2&chunks=2")
+        held.send("GET", "/stream?seconds=10&chunks=10")
         eventually(lambda: in_flight_of(b) == 1 or None)
         edge.ask("reload", "master")
         eventually(lambda: len(worker_pids(edge)) == 2 or None)
-        eventually(lambda: drained(proxy, switched, a), seconds=1)
+        eventually(lambda: drained(proxy, switched, a), seconds=5)  # long before the stream ends
         assert held.answer() == "b"
 
 

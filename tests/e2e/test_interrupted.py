@@ -25,7 +25,9 @@ def lossless(shop: Shop, load: Load) -> None:
     assert {line["in_flight"] for line in shop.term_lines()} <= {0}, shop.term_lines()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.daily), signal.SIGTERM, signal.SIGHUP]
+)
 def test_before_the_switch_it_is_undone(number: signal.Signals, short_directory: Path) -> None:
     with running(EDGES[0], short_directory, **BOOT) as shop, shop.load() as load:
         before = shop.snapshot()
@@ -41,6 +43,7 @@ def test_before_the_switch_it_is_undone(number: signal.Signals, short_directory:
         assert shop.answers() == "1"
 
 
+@pytest.mark.daily
 @pytest.mark.parametrize("edge", BOTH, ids=str)
 def test_after_the_switch_it_is_finished(edge: Edge, short_directory: Path) -> None:
     with running(edge, short_directory) as shop, shop.load() as load:
@@ -57,6 +60,7 @@ def test_after_the_switch_it_is_finished(edge: Edge, short_directory: Path) -> N
         assert shop.answers() == "2"
 
 
+@pytest.mark.daily
 def test_the_second_signal_leaves_at_once(short_directory: Path) -> None:
     # the undo stops what ignores SIGTERM, for the whole grace period: there the second signal arrives
     slow = {"environment": {"BOOT_DELAY": "60", "ON_TERM": "ignore"}, "stop_grace_period": "30s"}
@@ -146,6 +150,7 @@ def test_killed_while_it_undoes(edge: Edge, short_directory: Path) -> None:
         lossless(shop, load)
 
 
+@pytest.mark.daily
 def test_sync_finishes_what_was_left(short_directory: Path) -> None:
     with running(EDGES[2], short_directory) as shop, shop.load() as load:
         load.wait_for(20)
@@ -160,6 +165,7 @@ def test_sync_finishes_what_was_left(short_directory: Path) -> None:
         lossless(shop, load)
 
 
+@pytest.mark.daily
 def test_two_at_once_one_wins(short_directory: Path) -> None:
     with running(EDGES[0], short_directory, **BOOT) as shop, shop.load() as load:
         shop.tag("2")

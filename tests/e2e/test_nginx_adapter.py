@@ -629,7 +629,7 @@ def test_a_request_to_a_replica_that_stays_may_still_be_tried_on_the_old_one(old
         while not (in_flight(one) == 0 and in_flight(two) == 1):
             if in_flight(one) == 0:  # each worker takes turns of its own
                 clients = [stack.enter_context(contextlib.closing(old_edge.connect()))]
-                clients[0].sendall(b"GET /work?ms=3000 HTTP/1.1\r\nHost: web\r\n\r\n")
+                clients[0].sendall(b"GET /work?ms=15000 HTTP/1.1\r\nHost: web\r\n\r\n")
                 eventually(lambda: True if in_flight(one) or in_flight(two) else None)
             else:
                 clients.pop().close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import tempfile
@@ -81,7 +82,7 @@ def test_a_deploy_that_fails_there_fails_here(shop: Shop) -> None:
     with serving(shop):
         done = shop.rollout("deploy", "web", "--image", "rollout-test/python:latest", code=1)
     assert done.err.splitlines()[-1].startswith("hint: ") or "error: " in done.err, done
-    assert "web: not deployed" in done.out and "revision 2 serves as before" in done.out, done
+    assert re.search(r"web: not deployed.*revision \d+ serves as before", done.out, re.DOTALL), done
     assert shop.snapshot().containers == before.containers
     assert shop.snapshot().config == before.config
 
@@ -102,7 +103,7 @@ def test_ctrl_c_asks_the_sidecar_to_take_it_back(shop: Shop) -> None:
 
 
 def test_two_at_once_take_turns_and_who_will_not_wait_is_told(shop: Shop) -> None:
-    shop.service("web", **{"x-rollout": {"health": {"min_healthy_time": "2s"}}})
+    shop.service("web", **{"x-rollout": {"health": {"min_healthy_time": "10s"}}})
     with serving(shop) as sidecar:
         first = ask(shop, "POST", "/v1/deploy", {"services": ["web"], "force": True})
         sidecar.wait_for("step_started", step="check")
@@ -130,4 +131,4 @@ def test_a_sidecar_that_is_killed_leaves_a_deploy_to_the_command_line(shop: Shop
     shop.service("web", **{"x-rollout": {"health": {"min_healthy_time": None}}})
     assert "nothing to do" in shop.rollout("deploy", "web").out, "a dead socket is in nobody's way"
     with serving(shop):
-        assert ask(shop, "GET", "/v1/services/web")["live"]["image"] == "rollout-test/app:2"
+        assert ask(shop, "GET", "/v1/services/web")["live"]["image"].startswith("rollout-test/app:")

@@ -84,6 +84,11 @@ def test_it_dies_again_and_again_after_the_switch(edge: Edge, short_directory: P
         told = receipt(shop)
         print(f"{edge}: {lost} lost with the dying replicas; the receipt says {told['requests']}")
         assert told["outcome"] == "undone"
+        new, old = (told["requests"][str(told[which])] for which in ("revision", "previous"))
+        assert new["requests"] > 0 and (new["failed"] > 0 or not lost), (
+            "the receipt says that they were lost, and whose"
+        )
+        assert old["failed"] == 0
 
 
 @pytest.mark.timeout(240)

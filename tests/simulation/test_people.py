@@ -30,6 +30,22 @@ def _crash() -> None:
     raise Crash("a container was made")
 
 
+def test_what_cannot_be_made_again_is_said_in_so_many_words() -> None:
+    """Plain Compose had made them, and somebody removes them in the middle of a deploy that fails."""
+    scenario = Scenario(settings())
+    scenario.world.deaths_expected = True
+    scenario.world.images[V2.image_id].healthy = False
+    old = list(scenario.world.containers.values())
+
+    def remove_all() -> None:
+        for container in old:
+            Others(scenario.world).remove(container)
+
+    scenario.events = _When("check", remove_all)
+    with pytest.raises(NotUndone, match="their configuration was never stored"):
+        scenario.deploy(V2)
+
+
 @every_way
 def test_old_containers_that_a_person_removed_do_not_block_for_ever(way: ServiceSettings) -> None:
     """Their configuration was never stored, so nothing can bring them back; the next deploy goes on without."""
