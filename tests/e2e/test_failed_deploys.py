@@ -67,7 +67,7 @@ def failed(shop: Shop, *words: str, codes: tuple[int, ...] = (1,)) -> Done:
 
 def test_never_healthy(shop: Shop) -> None:
     with changed(shop, environment={"HEALTH": "fail"}), nothing_changes(shop):
-        done = failed(shop, "HTTP 503", "not ready after 3", '"event":"listening"')
+        done = failed(shop, "HTTP 503", f"not ready after {HEALTHY_DEADLINE:.0f}", '"event":"listening"')
         assert done.seconds > HEALTHY_DEADLINE
 
 
