@@ -34,6 +34,7 @@ class Fault(Enum):
     """What goes wrong with one request. In the first group the engine never sees it; in the second it does the work."""
 
     HANG = "hang"  # no answer, ever
+    SILENT = "silence"  # an answer begins, and nothing follows: what a stream is that loses all it should tell
     ERROR = "500"
     REFUSE = "403"
     LOST = "lost answer"  # the connection ends without a word
@@ -42,7 +43,8 @@ class Fault(Enum):
     SHAPE = "JSON of another shape"
 
 
-BEFORE_THE_ENGINE = frozenset({Fault.HANG, Fault.ERROR, Fault.REFUSE})
+BEFORE_THE_ENGINE = frozenset({Fault.HANG, Fault.SILENT, Fault.ERROR, Fault.REFUSE})
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,9 @@ class _Exchange(socketserver.BaseRequestHandler):
         if not head:
             return
         fault = self.server.fault(_call(head))
-        if fault is Fault.HANG:
+        if fault in (Fault.HANG, Fault.SILENT):
+            if fault is Fault.SILENT:
+                self.request.sendall(STREAM)
             while self.request.recv(CHUNK):
                 pass  # until the client gives up
         elif fault in BEFORE_THE_ENGINE:

@@ -74,7 +74,7 @@ class Occurrence:
 class Storm:
     """Any call of rollout's own may go wrong in any way, by a seeded die. Not a hang: a storm of them only lasts."""
 
-    FAULTS = tuple(fault for fault in Fault if fault not in {Fault.HANG, Fault.REFUSE})
+    FAULTS = tuple(fault for fault in Fault if fault not in {Fault.HANG, Fault.SILENT, Fault.REFUSE})
 
     def __init__(self, seed: int, share: float) -> None:
         self._random, self._share = random.Random(seed), share

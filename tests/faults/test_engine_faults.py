@@ -6,13 +6,15 @@ Either way it ends in bounded time, the next run converges, no request is lost, 
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.projects import Edge, containers, docker
-from tests.faults.engine_proxy import Call, Fault
+from rollout.server.membership import RESYNC
+from tests.e2e.projects import Edge, containers, docker, healthy, in_pool, project
+from tests.faults.engine_proxy import Call, EngineProxy, Fault
 from tests.faults.spoilt import HAPROXY, NGINX, Kind, Occurrence, Stand, Storm, stand
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
@@ -37,7 +39,7 @@ CASES = [
     *((NGINX, kind) for kind in (*COMMON, EXIT_CODE, KILL, LOGS)),
     *((HAPROXY, kind) for kind in (*COMMON, ARCHIVE)),
 ]
-FAULTS = [fault for fault in Fault if fault is not Fault.REFUSE]
+FAULTS = [fault for fault in Fault if fault not in (Fault.SILENT, Fault.REFUSE)]
 
 
 @pytest.fixture(scope="module", params=(NGINX, HAPROXY), ids=str)
@@ -83,6 +85,32 @@ def test_a_call_goes_wrong_from_then_on(one: Stand, kind: Kind, fault: Fault) ->
     often = Occurrence(kind, fault, OFTEN.get(kind, 1), for_ever=True)
     one.deploy(f"every {kind.name}: {fault.value}", often, may_stay=True)
     print("\n".join(one.outcomes))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(Fault.SILENT, marks=pytest.mark.daily), Fault.HANG, Fault.LOST],
+    ids=lambda fault: fault.value,
+)
+def test_the_sidecar_follows_without_the_engines_events(fault: Fault, short_directory: Path) -> None:
+    """They are a hint and no more: it looks at everything every ten seconds, and ends as soon as it is told to."""
+    spoilt = EngineProxy(short_directory / "engine.sock", lambda call: fault if call.path == "/events" else None)
+    with spoilt as proxy, project(NGINX, short_directory / "p") as shop:
+        shop.env["DOCKER_HOST"] = proxy.url
+        sidecar = shop.spawn("serve")
+        healthy(shop)
+        shop.compose("up", "-d")
+        shop.wait_for_edge()
+        in_pool(shop, seconds=4 * RESYNC)
+        one = shop.running()[0]
+        docker("kill", one.id)
+        in_pool(shop, 1, seconds=2 * RESYNC)
+        docker("start", one.id)
+        in_pool(shop, seconds=4 * RESYNC)
+        sidecar.signal(signal.SIGTERM)
+        done = sidecar.end()
+        assert done.code == 0, done
+        assert proxy.spoilt, "it has asked for events"
 
 
 @pytest.mark.parametrize("seed", range(6))
