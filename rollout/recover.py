@@ -124,12 +124,15 @@ def _in_force(proxy: Proxy, pool: Pool | None) -> bool:
 
 
 def _revision_before(run: Run, replicas: list[Replica]) -> Revision | None:
-    live = run.ports.journal.live(run.service)
-    if live is not None:
-        return live
-    old = [r for r in replicas if r.id in run.record.old and r.key != run.record.target.key]
+    """Of those that served and are still there: plain Compose may have made them since the last deploy. Else what was
+    deployed last."""
+    routed = routed_ids(run.record.previous, replicas)
+    served = [r for r in replicas if r.id in routed and r.key != run.record.target.key]
+    if not served:
+        return run.ports.journal.live(run.service)
+    newest = max(served, key=lambda r: (r.created_at, r.number))
     known = {r.key: r for r in run.ports.journal.revisions(run.service)}
-    return next((known[r.key] for r in old if r.key in known), None)
+    return known.get(newest.key)
 
 
 def _finish(run: Run) -> None:

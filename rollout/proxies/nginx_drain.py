@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rollout.errors import ProxyUnreachable
 from rollout.model import InFlight, Relief, Switched, Upstream
 from rollout.ports import Clock, ProxyProcess
 from rollout.proxies.nginx_config import LoadedConfig
@@ -15,6 +16,7 @@ from rollout.proxies.nginx_workers import (
     Remaining,
     Sockets,
     Token,
+    Workers,
     clients_of,
     read_sockets,
     remaining,
@@ -27,6 +29,7 @@ from rollout.waiting import DeadlinePassed, wait_for
 # A look at the sockets starts a program in the container; workers that just end are gone before the first.
 _FIRST_LOOK = 0.1
 _END_TIMEOUT = 2.0
+_NONE_SEEN = "no worker of nginx is seen"
 _PAUSE = 4.0  # times what a look takes: at most a fifth of the time is spent looking
 
 
@@ -55,7 +58,7 @@ class Drain:
         there = workers(self._process.processes())
         old = tuple(sorted(there.ending & set(token.workers) if switched else there.ending))
         if not there.serving:
-            return InFlight(False, detail="no worker of nginx is seen")  # one serves: no answer is no permission
+            return InFlight(False, detail=_NONE_SEEN)  # no answer is no permission
         if not old:
             self._watches.clear()
             return InFlight(True)
@@ -70,8 +73,8 @@ class Drain:
 
     def cut(self, token: Token, switched: Switched | None, upstreams: Sequence[Upstream]) -> int:
         """As the port says: end the old workers that could still begin a request to `upstreams`, and the oldest of
-        those that pile up; see them gone."""
-        there = workers(self._process.processes())
+        those that pile up; see them gone. Raises ProxyUnreachable."""
+        there = self._workers()
         old = tuple(sorted(there.ending & set(token.workers) if switched else there.ending))
         if not old:
             return 0
@@ -108,7 +111,7 @@ class Drain:
         """TERM makes a worker leave at once. Those not named (their sockets cannot be read): all that shut down."""
         chosen = " ".join(str(pid) for pid in pids)
         count = len(pids) or len(old)
-        before = len(workers(self._process.processes()).ending)
+        before = len(self._workers().ending)
         for signal in ("TERM", "KILL"):
             self._process.exec(["sh", "-c", END, signal, *chosen.split()])
             try:
@@ -118,7 +121,21 @@ class Drain:
             return
 
     def _fewer(self, before: int, count: int) -> bool | None:
-        return True if len(workers(self._process.processes()).ending) <= before - count else None
+        there = workers(self._process.processes())
+        return True if there.serving and len(there.ending) <= before - count else None
+
+    def _workers(self) -> Workers:
+        """One serves as long as nginx runs: none at all is no answer, and asked for again for a moment. Raises
+        ProxyUnreachable."""
+
+        def look() -> Workers | None:
+            there = workers(self._process.processes())
+            return there if there.serving else None
+
+        try:
+            return wait_for(self._clock, look, timeout=_END_TIMEOUT)
+        except DeadlinePassed:
+            raise ProxyUnreachable(_NONE_SEEN) from None
 
     def _look(
         self, identity: str, old: tuple[int, ...], gone: Sequence[Address], peers: Sequence[Address]

@@ -3,7 +3,7 @@
 Proof that it is live: workers that were not there before, every earlier worker gone or shutting down, and the status
 listener answering with the new digest. An answer alone is none: for 100 ms both generations answer. Where somebody else
 reloads at the same time there may be a third in between, which knows what nobody here has asked for: more workers than
-before are not taken for one generation until they stay as they are.
+before, or some that came after others, are not taken for one generation until they stay as they are.
 """
 
 from __future__ import annotations
@@ -94,13 +94,17 @@ class Reload:
     def _confirm(self, before: Workers, digest: str, since: float, timeout: float) -> Workers:
         began = self._clock.now()
         serving, since_when = before.serving, began
+        first: frozenset[int] = frozenset()  # the new workers that were seen first, as far as they still serve
 
         def look() -> Workers | None:
-            nonlocal serving, since_when
+            nonlocal serving, since_when, first
             now = self.workers()
             if now.serving != serving:
                 serving, since_when = now.serving, self._clock.now()
-            one = len(serving) <= len(before.serving) or self._clock.now() - since_when >= _SETTLED
+            new = serving - before.all
+            first = (first & new) or new
+            at_once = len(serving) <= len(before.serving) and new == first
+            one = at_once or self._clock.now() - since_when >= _SETTLED
             if serving and one and not serving & before.all and digest in ("", self._digest()):
                 return now
             if self._clock.now() - began > _LOG_AFTER and (words := refusal(self._process.output(since))):

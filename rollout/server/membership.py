@@ -100,7 +100,8 @@ class Membership:
             self._emit(Notice("", "the replicas are followed again"))
         self._trouble, self._pause = "", TROUBLE_PAUSE
         looked_at = set(services if concerned is None else concerned)
-        proving.want(done.unproven, looked_at - done.waiting)  # those have proved themselves and only wait
+        # whose pool waits has proved itself; whom another has the lease of was not decided about
+        proving.want(done.unproven, looked_at - done.waiting - done.held - done.unsettled)
         self._leave(done)
 
     def _relieve(self, services: Mapping[str, ServiceSettings]) -> None:

@@ -36,11 +36,13 @@ class _Progress:
     ready_since: float | None = None
     under_way: bool = False
     proven: bool = False
+    counted: bool = False  # as coming into the pool: once, however long it waits for that
 
 
 class Proving:
-    """Probes what `want` names until each is proven or no longer named. `tell` is called when a probe has ended, with
-    the service when it has proven its replica, else with nothing. `want`, `due` and `proven` are for one thread."""
+    """Probes what `want` names until it is no longer named. One that is proven stays so while its pool cannot be
+    changed, as long as no probe fails. `tell` is called when a probe has ended, with the service when it has proven its
+    replica, else with nothing. `want`, `due` and `proven` are for one thread."""
 
     def __init__(self, prober: Prober, clock: Clock, tell: Callable[[str], None]) -> None:
         self._prober, self._clock, self._tell = prober, clock, tell
@@ -80,7 +82,7 @@ class Proving:
         if self._bug is not None:
             raise self._bug
         with self._lock:
-            waiting = [found for found in self._known.values() if not (found.proven or found.under_way)]
+            waiting = [found for found in self._known.values() if not found.under_way]
             for found in waiting:
                 if found.due <= now:
                     found.under_way = True
@@ -112,20 +114,25 @@ class Proving:
         now, check = self._clock.now(), found.candidate.settings.health
         found.under_way = False
         if not passed:
-            found.ready_since, found.due = None, now + found.pause
+            found.proven, found.ready_since, found.due = False, None, now + found.pause
             found.pause = min(found.pause * PAUSE_GROWTH, check.interval)
+            return False
+        found.due = now + check.interval
+        if found.proven:
             return False
         if found.ready_since is None:
             found.ready_since = began
         entries = self._lately(found.candidate.upstream.name, now)
-        ready_at = found.ready_since + steady_for(len(entries), check.min_healthy_time)
-        found.due = min(now + check.interval, max(now, ready_at))
+        ready_at = found.ready_since + steady_for(len(entries) - found.counted, check.min_healthy_time)
         found.proven = now >= ready_at
-        if found.proven:
-            entries.append(now)
+        if not found.proven:
+            found.due = min(found.due, ready_at)
+        elif not found.counted:
+            found.counted = True
+            self._entries[found.candidate.upstream.name] = [*entries, now]
         return found.proven
 
     def _lately(self, name: str, now: float) -> list[float]:
         for other in [n for n, times in self._entries.items() if times[-1] < now - REMEMBERED]:
             del self._entries[other]
-        return self._entries.setdefault(name, [])
+        return self._entries.get(name, [])

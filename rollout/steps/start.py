@@ -28,8 +28,15 @@ def _create_and_start(run: Run, step: Start, revision: Revision) -> None:
 
 
 def _revision(run: Run, step: Start) -> Revision:
+    target = run.record.target
+    if not step.previous and not (run.from_files or target.config):
+        # its warm replicas were all that a rollback needed, until one of them went
+        raise DeployFailed(
+            f"service {run.service}: revision {target.number} was not made by rollout, its configuration is not known",
+            hint="put that version into the Compose file and run `rollout deploy`",
+        )
     if not step.previous:
-        return run.record.target
+        return target
     if run.previous is None or not run.previous.config:  # what plain Compose made has no stored configuration
         raise NotUndone(
             f"service {run.service}: its old containers are gone and their configuration was never stored",

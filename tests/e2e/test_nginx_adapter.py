@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from rollout.errors import ProxyRejected, SpecError, StateError
+from rollout.errors import ProxyRejected, ProxyUnreachable, SpecError, StateError
 from rollout.model import InFlight, Pool, PoolOptions, Relief, ServiceSettings, Switched
+from rollout.ports import Process
 from rollout.proxies.nginx import Nginx
-from rollout.proxies.nginx_workers import GENERATIONS
+from rollout.proxies.nginx_workers import GENERATIONS, workers
 from tests.e2e.nginx_bench import (
     NEW,
     OLD,
@@ -487,6 +488,21 @@ def test_a_crash_between_publishing_and_confirming_is_finished_by_the_next_run(o
     assert len([name for name in edge.tree() if name.startswith("gen-") and "/" not in name]) == 2
 
 
+def test_an_nginx_that_is_killed_in_the_reload_comes_back_with_what_was(old_edge: Edge) -> None:
+    """What it would have loaded was never seen live: a restart must not be what puts it in force."""
+    edge, one, two = old_edge, old_edge.app(1), old_edge.app(2)
+    edge.adapter().switch(pool(one))
+    killed = Around(edge.process, signal=lambda name: docker("kill", edge.name))
+    with pytest.raises(ProxyUnreachable):
+        edge.adapter(killed).switch(pool(two))
+    assert edge.adapter().pool("web") == pool(one)
+    docker("start", edge.name)
+    eventually(lambda: answers(edge.ip, 80))
+    assert served_by(edge) == "1"
+    assert edge.adapter().switch(pool(two)).reloaded
+    assert served_by(edge) == "2"
+
+
 def test_a_crash_leaves_the_last_seen_live_as_what_a_refusal_restores(old_edge: Edge) -> None:
     edge, one, two = old_edge, old_edge.app(1), old_edge.app(2)
     edge.adapter().switch(pool(one))
@@ -512,9 +528,34 @@ def test_a_client_that_connected_before_holds_the_drain_until_it_is_served(edge:
         edge.get()  # the connection before it has been accepted, then
         switched = adapter.switch(pool(two))
         assert stays(adapter, switched, one).connections == 1
-        client.sendall(b"POST /work?ms=300 HTTP/1.1\r\nHost: web\r\nContent-Length: 2\r\n\r\nok")
+        client.sendall(b"POST /work?ms=4000 HTTP/1.1\r\nHost: web\r\nContent-Length: 2\r\n\r\nok")
+        eventually(lambda: True if in_flight(one) else None)
         stays(adapter, switched, one, seconds=0.1)
         assert version(everything(client)) == "1"
+        drained(adapter, switched, one)
+
+
+def test_a_reload_by_somebody_else_just_before_holds_the_drain(old_edge: Edge) -> None:
+    """Between our look at the workers and our own reload: workers that nobody has seen know the old pool."""
+    edge, one, two = old_edge, old_edge.app(1), old_edge.app(2)
+    edge.adapter().switch(pool(one))
+    with contextlib.ExitStack() as stack:
+        clients: list[socket.socket] = []
+
+        def processes() -> list[Process]:
+            seen = edge.process.processes()
+            if not clients:
+                edge.process.signal("HUP")
+                eventually(lambda: workers(edge.process.processes()).serving.isdisjoint(workers(seen).all) or None)
+                clients.append(stack.enter_context(contextlib.closing(edge.connect())))
+                clients[0].sendall(b"GET /work?ms=4000 HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
+                eventually(lambda: True if in_flight(one) else None)
+            return seen
+
+        switched = edge.adapter(Around(edge.process, processes=processes)).switch(pool(two))
+        adapter = edge.adapter()
+        stays(adapter, switched, one)
+        assert version(everything(clients[0])) == "1"
         drained(adapter, switched, one)
 
 
@@ -629,7 +670,7 @@ def test_a_request_to_a_replica_that_stays_may_still_be_tried_on_the_old_one(old
         while not (in_flight(one) == 0 and in_flight(two) == 1):
             if in_flight(one) == 0:  # each worker takes turns of its own
                 clients = [stack.enter_context(contextlib.closing(old_edge.connect()))]
-                clients[0].sendall(b"GET /work?ms=15000 HTTP/1.1\r\nHost: web\r\n\r\n")
+                clients[0].sendall(b"GET /work?ms=8000 HTTP/1.1\r\nHost: web\r\n\r\n")
                 eventually(lambda: True if in_flight(one) or in_flight(two) else None)
             else:
                 clients.pop().close()
@@ -657,7 +698,7 @@ def test_a_kept_connection_brings_another_request_to_the_old_replica(tmp_path: P
         adapter.switch(pool(two, service="shop", options=PoolOptions(hosts=("shop",))))
         adapter.switch(pool(one))
         with contextlib.closing(edge.connect()) as client:
-            client.sendall(b"GET /stream?seconds=3&chunks=30 HTTP/1.1\r\nHost: shop\r\n\r\n")
+            client.sendall(b"GET /stream?seconds=8&chunks=80 HTTP/1.1\r\nHost: shop\r\n\r\n")
             stream = client.recv(1)
             switched = adapter.switch(pool(two))
             stays(adapter, switched, one)
@@ -732,6 +773,31 @@ def test_requests_are_counted_by_upstream(edge: Edge) -> None:
         return seen if sum(r for r, _ in seen.values()) >= 9 else None
 
     assert eventually(look) == {f"{one.ip}:8000": (5, 0), f"{two.ip}:8000": (3, 0), f"{two.ip}:1": (1, 1)}
+
+
+def test_from_mark_to_mark_each_request_is_counted_once(edge: Edge) -> None:
+    adapter, one = edge.adapter(), edge.app(1)
+    adapter.switch(pool(one))
+    marker, counted, asked = adapter.mark("web"), 0, 300
+
+    def ask() -> None:
+        for _ in range(asked):
+            edge.get("/work?ms=0")
+
+    def look() -> bool:
+        nonlocal marker, counted
+        found, marker = adapter.count_and_mark("web", marker)
+        counted += sum(c.requests for c in found.by_address.values())
+        return counted >= asked
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    while asking.is_alive():
+        look()
+    asking.join()
+    eventually(lambda: look() or None)
+    look()
+    assert counted == asked
 
 
 def test_without_the_log_format_the_line_to_add_is_named(old_edge: Edge) -> None:

@@ -8,10 +8,12 @@ from dataclasses import replace
 
 import pytest
 
+from rollout.deploy import Request, deploy
 from rollout.errors import DeployFailed, Interrupted, NotUndone
 from rollout.events import Event, Notice, RolloutStarted, StepStarted
-from rollout.model import FailureAction, Order, ServiceSettings, Strategy, UpdateConfig, Upstream
+from rollout.model import FailureAction, Order, RevisionKey, ServiceSettings, Strategy, UpdateConfig, Upstream
 from rollout.plan import Start
+from tests.simulation.fakes import Breakage, ports
 from tests.simulation.history import History
 from tests.simulation.others import Others
 from tests.simulation.scenario import V1, V2, V3, Scenario, settings
@@ -19,10 +21,10 @@ from tests.simulation.test_deploys import every_way
 from tests.simulation.world import SERVICE, Crash, name_of
 
 
-def _killed_when_created(scenario: Scenario) -> None:
+def _killed_when_created(scenario: Scenario, target: RevisionKey = V2) -> None:
     scenario.world.on_add = _crash
     with pytest.raises(Crash):
-        scenario.deploy(V2)
+        scenario.deploy(target)
     scenario.world.on_add = lambda: None
 
 
@@ -44,6 +46,34 @@ def test_what_cannot_be_made_again_is_said_in_so_many_words() -> None:
     scenario.events = _When("check", remove_all)
     with pytest.raises(NotUndone, match="their configuration was never stored"):
         scenario.deploy(V2)
+
+
+def test_a_killed_run_makes_again_what_served_and_nothing_older() -> None:
+    """V2 was deployed last, then plain Compose made V3 of it, whose configuration was never stored."""
+    scenario = Scenario(settings())
+    scenario.deploy(V2)
+    scenario.world.deaths_expected = True
+    Others(scenario.world).up(SERVICE, V3, 2)
+    scenario.world.advance(1.0)
+    scenario.sync()
+    _killed_when_created(scenario, V1)
+    Others(scenario.world).remove(next(c for c in scenario.world.containers.values() if c.replica.key == V3))
+    scenario.sync()
+    assert {c.replica.key for c in scenario.world.containers.values()} == {V1, V3}, scenario.picture()
+    scenario.deploy(V1)
+    scenario.assert_settled(V1)
+
+
+def test_a_rollback_to_what_was_never_stored_starts_nothing() -> None:
+    """Its warm replicas were enough when it was asked for, and are not by the time it begins."""
+    scenario = Scenario(settings())
+    scenario.deploy(V2)
+    before = scenario.fingerprint()
+    request = Request("shop", V1, V1.image_id, "", "rollback", from_files=False)
+    fresh = ports(scenario.world, scenario.journal, lambda _: V1)
+    with pytest.raises(DeployFailed, match="revision 2 was not made by rollout, its configuration is not known"):
+        deploy(fresh, scenario.settings, request, scenario.events.append, lambda: False)
+    assert scenario.fingerprint() == before
 
 
 @every_way
@@ -82,6 +112,36 @@ def test_what_may_come_back_is_waited_for() -> None:
         scenario.deploy(V3)
     after = scenario.journal.unfinished(SERVICE)
     assert before is not None and after is not None and after.id == before.id
+
+
+class _Away(Breakage):
+    """One port that fails at every call while it is armed."""
+
+    def __init__(self, port: str) -> None:
+        super().__init__()
+        self._port = port
+
+    def strike(self, port: str, name: str, when: str) -> None:
+        if self.armed == when and port == self._port and name not in self.NEVER_RAISE:
+            raise self.ERRORS[port](name)
+
+
+@pytest.mark.parametrize("port", ["proxy", "engine"])
+def test_what_is_away_in_the_middle_of_a_recovery_is_waited_for(port: str) -> None:
+    """Killed, or restarted, just when the undo would switch: the rollout is not given up, and the next run has it."""
+    scenario = Scenario(settings(), breakage=_Away(port))
+    _killed_when_created(scenario)
+    before = scenario.journal.unfinished(SERVICE)
+    scenario.world.deaths_expected = True
+    Others(scenario.world).stop(next(iter(scenario.world.containers.values())))
+    scenario.events = _When("switch", lambda: setattr(scenario.breakage, "armed", "before"))
+    with pytest.raises(NotUndone):
+        scenario.deploy(V3)
+    after = scenario.journal.unfinished(SERVICE)
+    assert before is not None and after is not None and after.id == before.id
+    scenario.breakage.armed = ""
+    scenario.deploy(V3)
+    scenario.assert_settled(V3)
 
 
 def test_a_paused_replica_is_drained_before_it_is_stopped() -> None:

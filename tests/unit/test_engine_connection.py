@@ -250,6 +250,39 @@ def test_what_is_repeated_for_what(tmp_path: Path, trouble: Handler, retry: Retr
         assert len(server.asked) == (5 if repeated else 3)  # the ping is one
 
 
+@pytest.mark.parametrize("version", ["x", "1.x", "1.", "\u00b2"])
+def test_a_version_that_is_none(tmp_path: Path, version: str) -> None:
+    with (
+        engine(tmp_path, version=version) as (_, connection, _clock),
+        pytest.raises(EngineError, match="not a Docker engine"),
+    ):
+        connection.call("list", containers)
+
+
+def nested(answers: Answers) -> None:
+    answers.send_response(200)
+    answers.send_header("Content-Length", "100000")
+    answers.end_headers()
+    answers.wfile.write(b"[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("handler", "ask"),
+    [
+        (nested, containers),
+        (lambda a: a.answer(200, {}, X_Docker_Container_Path_Stat="%%%"), lambda c: c.get_archive("x", "/f")),
+        (lambda a: a.answer(200, {}, X_Docker_Container_Path_Stat="/w=="), lambda c: c.get_archive("x", "/f")),
+    ],
+    ids=["nested without end", "head that is no JSON", "head that is no text"],
+)
+def test_an_answer_that_the_sdk_cannot_decode(tmp_path: Path, handler: Handler, ask: Callable[[Any], Any]) -> None:
+    with (
+        engine(tmp_path, handler) as (_, connection, _clock),
+        pytest.raises(EngineError, match="makes no sense"),
+    ):
+        connection.call("read", ask, Retry.NEVER)
+
+
 @pytest.mark.parametrize(
     "ask", [lambda c: c.logs("x"), lambda c: c.get_archive("x", "/f")[1]["mode"]], ids=["logs", "archive"]
 )

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import rollout
 from rollout.cli import main
-from rollout.engines.docker import Connection, reading
+from rollout.engines.docker import Connection, DockerEngine, reading
 from rollout.engines.docker.container import ContainerProcess
 from rollout.errors import EngineError, ProxyUnreachable, RolloutError
 from rollout.model import Pool, PoolOptions, ProxySettings, ProxyType, Replica, Upstream
@@ -343,36 +343,42 @@ INSPECTED: dict[str, Any] = {
     "State": {"Status": "running", "StartedAt": "2023-11-14T22:13:20Z", "ExitCode": 0, "Pid": 12, "Running": True,
               "Restarting": False,
               "Health": {"Status": "healthy", "Log": [{"ExitCode": 0, "Output": "ok"}]}},
-    "Config": {"Labels": {reading.SERVICE: "web"}, "Image": "shop/web:1"},
+    "Config": {"Labels": {reading.SERVICE: "web", reading.PROJECT: "shop"}, "Image": "shop/web:1", "StopTimeout": 3},
     "NetworkSettings": {"Networks": {"a": {"IPAddress": "10.0.0.2"}}},
 }  # fmt: skip
+SAMPLE: dict[str, Any] = {
+    "memory_stats": {"usage": 9, "stats": {"inactive_file": 3}}, "cpu_stats": {"cpu_usage": {"total_usage": 5}},
+}  # fmt: skip
+
+
+# one of each kind that JSON has, as Python reads it
+KINDS: list[Any] = [None, True, -1, 1.5, float("nan"), 10**400, "", "x", [], [3], [[]], {}, {"a": 3}]
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield at
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in entries:
+        yield from places(inner, (*at, key))
+
+
+def with_changes(good: dict[str, Any], changes: list[tuple[tuple[Any, ...], Any]]) -> Any:
+    """`good` with these values at these places."""
+    result: Any = {"": copy.deepcopy(good)}
+    for place, value in changes:
+        target = result
+        with suppress(IndexError, KeyError, TypeError):  # an earlier change has put something else on the way
+            for key in ("", *place)[:-1]:
+                target = target[key]
+            target[("", *place)[-1]] = copy.deepcopy(value)
+    return result[""]
 
 
 def spoiled(good: dict[str, Any]) -> st.SearchStrategy[Any]:
     """`good` with anything at one or two of its places."""
-
-    def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-        yield at
-        entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-        for key, inner in entries:
-            yield from places(inner, (*at, key))
-
-    def spoil(changes: list[tuple[tuple[Any, ...], Any]]) -> Any:
-        result: Any = {"": copy.deepcopy(good)}
-        for place, value in changes:
-            target = result
-            for key in ("", *place)[:-1]:
-                try:
-                    target = target[key]
-                except (KeyError, IndexError, TypeError):
-                    break
-            else:
-                if isinstance(target, dict):
-                    target[("", *place)[-1]] = copy.deepcopy(value)
-        return result[""]
-
     found = st.sampled_from(list(places(good)))
-    return st.lists(st.tuples(found, json_like), min_size=1, max_size=2).map(spoil)
+    changes = st.lists(st.tuples(found, json_like), min_size=1, max_size=2)
+    return changes.map(lambda chosen: with_changes(good, chosen))
 
 
 @hostile
@@ -394,10 +400,13 @@ class Client:
 
     base_url = "http+docker://engine"
 
-    def __init__(self, listed: Any, inspected: Any, top: Any) -> None:
+    def __init__(self, listed: Any, inspected: Any, top: Any, sample: Any = None) -> None:
         self.containers = lambda **_: [listed]
         self.inspect_container = lambda _: inspected
         self.top = lambda *_, **__: top
+        self.stats = lambda *_, **__: sample
+        self.stop = self.remove_container = lambda *_, **__: None
+        self.logs = lambda *_, **__: b""
 
 
 @hostile
@@ -413,6 +422,31 @@ def test_whatever_is_said_of_the_proxy_is_read_or_makes_no_sense(listed: Any, in
             connection._client = Client(entry, seen, processes)  # type: ignore[assignment]  # no other way in
             with suppress(EngineError, ProxyUnreachable):
                 ask(ContainerProcess(connection, "shop", service="edge"))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda engine: engine.inspect(INSPECTED["Id"]), lambda engine: engine.stop(INSPECTED["Id"], None),
+        lambda engine: engine.usage(INSPECTED["Id"]), lambda engine: engine.remove(INSPECTED["Id"]),
+        lambda engine: engine.replicas("web"), lambda engine: engine.jobs("web"),
+    ],
+    ids=["inspect", "stop", "usage", "remove", "replicas", "jobs"],
+)  # fmt: skip
+def test_any_other_kind_at_any_place_of_an_answer_makes_no_sense(ask: Callable[[DockerEngine], Any]) -> None:
+    def asked(listed: Any, inspected: Any, sample: Any) -> None:
+        connection = Connection(HandClock(), {})
+        connection._client = Client(listed, inspected, TOP, sample)  # type: ignore[assignment]  # no other way in
+        with suppress(EngineError):
+            ask(DockerEngine("shop", lambda *_: None, HandClock(), connection=connection))
+
+    for kind in KINDS:
+        for place in places(LISTED):
+            asked(with_changes(LISTED, [(place, kind)]), INSPECTED, SAMPLE)
+        for place in places(INSPECTED):
+            asked(LISTED, with_changes(INSPECTED, [(place, kind)]), SAMPLE)
+        for place in places(SAMPLE):
+            asked(LISTED, INSPECTED, with_changes(SAMPLE, [(place, kind)]))
 
 
 def _typed(replica: Replica) -> None:

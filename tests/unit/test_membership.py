@@ -284,6 +284,38 @@ def test_one_that_keeps_dying_has_to_stay_ready_for_longer(bench: Bench) -> None
     assert steady_for(2, 7.0) == 7.0
 
 
+def test_it_has_to_stay_ready_for_as_long_as_the_settings_say() -> None:
+    bench = Bench(min_healthy_time=2.0)
+    try:
+        bench.proving.want([bench.candidate], ["web"])
+        assert [bench.tick(0.5) for _ in range(5)] == [False] * 4 + [True]
+    finally:
+        bench.proving.close()
+
+
+def test_a_proof_that_waits_is_kept_fresh(bench: Bench) -> None:
+    """Its pool cannot be changed, for an hour perhaps; meanwhile it has been started anew at the same address."""
+    bench.proving.want([bench.candidate], ["web"])
+    assert bench.tick()
+    interval = bench.candidate.settings.health.interval
+    assert bench.tick(interval), "nothing begins from zero while it is ready"
+    bench.prober.reason = "connection refused"
+    assert not bench.tick(interval)
+    bench.prober.reason = None
+    assert bench.tick(interval)
+    assert bench.services == ["web", "", "", "web"], "told when something has changed for the pool"
+
+
+def test_one_that_waits_outside_has_not_died_in_a_pool(bench: Bench) -> None:
+    bench.proving.want([bench.candidate], ["web"])
+    interval = bench.candidate.settings.health.interval
+    for _ in range(6):
+        bench.prober.reason = None
+        assert bench.tick(interval), "at once, however often it was ready before"
+        bench.prober.reason = "connection refused"
+        assert not bench.tick(interval)
+
+
 def test_what_a_probe_raises_is_not_lost(bench: Bench) -> None:
     def broken(*_: Any) -> str | None:
         raise ZeroDivisionError

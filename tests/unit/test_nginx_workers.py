@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from rollout.errors import ProxyUnreachable
 from rollout.model import Upstream
-from rollout.ports import Process
+from rollout.ports import ExecResult, Process
 from rollout.proxies.nginx_config import LoadedConfig
 from rollout.proxies.nginx_drain import Drain
 from rollout.proxies.nginx_log import counted
@@ -168,17 +169,27 @@ class Reloaded:
     def describe(self) -> str:
         return "nginx"
 
+    def exec(self, argv: Sequence[str], *, user: str = "") -> ExecResult:
+        return ExecResult(1, "")  # no shell: sockets cannot be read
+
     def digest(self) -> str:
         return "new" if self.ours in self.looks[min(self.at, len(self.looks)) - 1] else "former"
 
-    def load(self) -> Workers:
+    def load(self, size: int = 1000) -> Workers:
         reload = Reload(self, self, self.clock, self.digest)  # type: ignore[arg-type]  # all that it asks of them
-        return reload.load(reload.workers(), "new", 1000, lambda: "former")
+        return reload.load(reload.workers(), "new", size, lambda: "former")
 
 
 def test_a_reload_is_live_once_no_earlier_worker_serves() -> None:
     now = Reloaded("2", "+10 +11 -7", "+10 +11 +20 +21", "-10 +11 +20 +21", "-10 -11 +20 +21").load()
     assert (set(now.serving), set(now.ending)) == ({20, 21}, {10, 11})
+
+
+@pytest.mark.parametrize(("size", "seconds"), [(1000, 4.5), (10_000_000, 14.0)])
+def test_a_slow_machine_is_waited_for_and_longer_for_more_to_read(size: int, seconds: float) -> None:
+    slow = Reloaded("2", *["+10"] * int(seconds / 0.03), "-10 +20")
+    assert slow.load(size).serving == {20}
+    assert slow.clock.time == pytest.approx(seconds, rel=0.1)
 
 
 def test_a_reload_by_somebody_else_just_before_is_waited_for_as_well() -> None:
@@ -188,6 +199,14 @@ def test_a_reload_by_somebody_else_just_before_is_waited_for_as_well() -> None:
     )
     now = ours.load()
     assert (set(now.serving), set(now.ending)) == ({30, 31}, {20, 21}), "they are waited for, and drained"
+
+
+def test_a_reload_by_somebody_else_with_fewer_workers_is_waited_for_as_well() -> None:
+    """Both new generations together are no more than there were before: who came later tells them apart."""
+    ours = Reloaded("3", "+10 +11 +12 +13", "-10 +20 +21", "-10 +20 +21 +30 +31", "-20 +21 +30 +31", "-20 -21 +30 +31")
+    now = ours.load()
+    assert (set(now.serving), set(now.ending)) == ({30, 31}, {20, 21})
+    assert ours.clock.time < 0.5, "as soon as the others end"
 
 
 def test_more_workers_than_before_are_one_generation_once_they_stay() -> None:
@@ -200,6 +219,20 @@ def test_more_workers_than_before_are_one_generation_once_they_stay() -> None:
 def test_a_list_without_workers_is_no_end_of_the_old_ones(upstreams: list[Upstream]) -> None:
     drain = Drain(Reloaded("3", ""), HandClock(), lambda: LoadedConfig("/n.conf", {}, (1, 26, 3)))  # type: ignore[arg-type]
     assert not drain.in_flight(Token("edge", (10, 11)), None, upstreams).drained
+
+
+def test_at_the_drain_limit_a_list_without_workers_is_no_leave_to_stop() -> None:
+    """Whether a request would be cut is not known, nor how many: the receipt must not say none."""
+    drain = Drain(Reloaded("3", ""), HandClock(), lambda: LoadedConfig("/n.conf", {}, (1, 26, 3)))  # type: ignore[arg-type]
+    with pytest.raises(ProxyUnreachable, match="no worker of nginx is seen"):
+        drain.cut(Token("edge", (10, 11)), None, [])
+
+
+def test_workers_that_are_to_end_have_not_ended_in_a_list_without_any() -> None:
+    ending = Reloaded("3", "+30 -10", "+30 -10", "", "", "+30 -10", "+30")
+    drain = Drain(ending, ending.clock, lambda: LoadedConfig("/n.conf", {}, (1, 26, 3)))  # type: ignore[arg-type]
+    assert drain.cut(Token("edge", (10,)), None, []) == 1
+    assert ending.at == 6, "looked at until it was seen without the old one"
 
 
 def test_a_taken_port_is_a_refusal_only_once_nginx_gave_up() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -93,7 +94,7 @@ def negotiated(client: APIClient, where: str) -> str:
     if answer.status_code >= 400:
         raise _answer(answer.status_code, answer.text.strip(), "connect")
     offered = answer.headers.get("Api-Version", "")
-    if not offered:
+    if not re.fullmatch(r"\d+(\.\d+)*", offered, re.ASCII):
         raise EngineError(f"what answers at {where} is not a Docker engine", hint=HINT_HOST)
     if _number(offered) < _number(API_FLOOR):
         raise EngineError(

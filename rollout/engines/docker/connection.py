@@ -108,7 +108,8 @@ class Connection:
             result = do(client)
         except FOREIGN as error:
             raise translate(error, what, where=client.base_url) from error
-        except (AttributeError, KeyError, TypeError) as error:  # the SDK takes for granted what an answer holds
+        # the SDK takes for granted what an answer holds, and how deep
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise reading.nonsense(f"{type(error).__name__}: {str(error)[:80]}") from error
         self._answered = True
         return result

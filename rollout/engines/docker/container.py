@@ -81,11 +81,11 @@ class ContainerProcess:
         )
         return reading.processes(seen)
 
-    def output(self, since: float) -> list[str]:
+    def output(self, since: float, until: float | None = None) -> list[str]:
         after = max(float(since), 0.001)  # the SDK refuses 0
         try:
             text: bytes = self._call(
-                "read the output of", lambda c, found: c.logs(found, stdout=True, stderr=True, since=after)
+                "read the output of", lambda c, found: c.logs(found, stdout=True, stderr=True, since=after, until=until)
             )
         except EngineAnswer as answer:
             if "does not support reading" in answer.words:

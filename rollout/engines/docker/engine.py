@@ -16,7 +16,6 @@ from rollout.model import Replica, ReplicaState, Usage
 from rollout.ports import Clock, ExecResult, Output
 from rollout.waiting import DeadlinePassed, wait_for
 
-STOP_GRACE = 10.0  # seconds; the engine's default when the container names none
 STOPPED = 30.0  # seconds beyond that in which it must be seen to have stopped
 REMOVAL = 30.0  # seconds a removal that somebody else began may take
 
@@ -155,7 +154,7 @@ class DockerEngine:
         seen = self._inspect(replica_id)
         if seen is None or not self._is_own(seen):
             return
-        grace = _grace(seen) if timeout is None else timeout
+        grace = reading.stop_grace(seen) if timeout is None else timeout
 
         def stopped() -> bool | None:
             # The SDK waits for the answer as long as `timeout` and its usual patience together.
@@ -307,11 +306,6 @@ class DockerEngine:
                 f"the removal of {replica_id[:12]} is in progress but does not end",
                 hint=f"docker rm -f {replica_id[:12]}",
             ) from None
-
-
-def _grace(seen: dict[str, Any]) -> float:
-    grace = seen["Config"].get("StopTimeout")
-    return STOP_GRACE if grace is None else float(grace)
 
 
 def _split(reference: str) -> tuple[str, str]:

@@ -40,8 +40,8 @@ class EventStream:
                     yield service
         except FOREIGN:
             return  # the engine has gone
-        except (ValueError, AttributeError):
-            return  # closed under this read
+        except (AttributeError, RecursionError, ValueError):
+            return  # closed under this read, or no engine's words
         finally:
             self.close()
 

@@ -37,6 +37,7 @@ INSPECTION: Mapping[str, Shape] = {
     "NetworkSettings": dict,
 }  # fmt: skip
 
+STOP_GRACE = 10.0  # seconds; the engine's default when the container names none
 HEALTH_LINES = 5  # the last lines of health output worth showing
 
 
@@ -184,6 +185,15 @@ def mounts(seen: Json) -> list[dict[str, Any]]:
     return own + [
         {"Source": "", "Destination": _text(path), "RW": True} for path in seen["HostConfig"].get("Tmpfs") or ()
     ]
+
+
+@_sensible
+def stop_grace(seen: Json) -> float:
+    """Seconds that an inspected container has to end in when it is stopped."""
+    grace = seen["Config"].get("StopTimeout")
+    if not isinstance(grace, int | NoneType):
+        raise TypeError(f"StopTimeout is {grace!r}")
+    return STOP_GRACE if grace is None else float(grace)
 
 
 def _health_in(status: str) -> Health:
