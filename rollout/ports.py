@@ -261,6 +261,10 @@ class Proxy(Protocol):
     def count(self, service: str, marker: str) -> Counted:
         """Requests per upstream address since the marker, as the proxy counted them. Never raises."""
 
+    def count_and_mark(self, service: str, marker: str) -> tuple[Counted, str]:
+        """`count` up to the marker that comes with it: what counts on from there misses no request and has none twice.
+        Raises ProxyUnreachable."""
+
     def findings(self) -> list[Finding]:
         """Settings of the running proxy that lose requests, each with the line to write instead (PROXIES 0-9)."""
 
@@ -411,8 +415,9 @@ class ProxyProcess(Protocol):
     def processes(self) -> list[Process]:
         """Its processes with their titles; all of them, the main one included."""
 
-    def output(self, since: float) -> list[str]:
-        """What it printed since that wall-clock second (stdout and stderr, oldest first); empty when unknown."""
+    def output(self, since: float, until: float | None = None) -> list[str]:
+        """What it printed since that wall-clock second, up to the other (stdout and stderr, oldest first); empty when
+        unknown."""
 
     def networks(self) -> Mapping[str, str]:
         """Engine network name → the address the controller reaches the proxy at on it."""

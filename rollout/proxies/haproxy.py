@@ -164,12 +164,16 @@ class HAProxy:
 
     def count(self, service: str, marker: str) -> Counted:
         try:
-            with self._found_anew():
-                runtime = self._reach().runtime
-                live = runtime.servers(service) or {}
-                return counters.since(marker, runtime.worker(), self._deleted.of(service), live)
+            return self.count_and_mark(service, marker)[0]
         except RolloutError as error:
             return Counted(missing=error.message)
+
+    def count_and_mark(self, service: str, marker: str) -> tuple[Counted, str]:
+        with self._found_anew():
+            runtime = self._reach().runtime
+            live, worker, last = runtime.servers(service), runtime.worker(), self._deleted.last
+        counted = counters.since(marker, worker, self._deleted.of(service), live or {})
+        return counted, counters.marker(worker, live, last)
 
     def findings(self) -> list[Finding]:
         from rollout.proxies.haproxy_lint import lint  # only looked for beside a deploy

@@ -67,7 +67,7 @@ class HostProcess:
         main = self._pid()
         return [Process(pid, _title(pid)) for pid in _pids() if main in (pid, _parent(pid))]
 
-    def output(self, since: float) -> list[str]:
+    def output(self, since: float, until: float | None = None) -> list[str]:  # noqa: ARG002  # as its log says no times
         if self._log is None or not self._log.is_file() or self._log.stat().st_mtime < since:
             return []
         return read_from(self._log, self._log_from).splitlines()

@@ -7,7 +7,6 @@ answers with the new digest; a drain is over when no worker that knows the old a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +28,7 @@ from rollout.proxies import nginx_log
 from rollout.proxies.nginx_check import FOLDER, entry, leads_to, plan_check
 from rollout.proxies.nginx_drain import Drain
 from rollout.proxies.nginx_files import Generations, Ledger, LedgerFile
+from rollout.proxies.nginx_log import Mark
 from rollout.proxies.nginx_program import Program
 from rollout.proxies.nginx_reload import Reload
 from rollout.proxies.nginx_render import Renderer, digest_of, file_of, pool_of
@@ -165,17 +165,14 @@ class Nginx:
         return self._drain.relieve(self._process.identity(), limit)
 
     def mark(self, service: str) -> str:  # noqa: ARG002  # one log holds every service
-        sizes = {file: nginx_log.size(path) for file, path in self._log_paths().items() if path}
-        return json.dumps({"since": self._clock.wall(), "sizes": sizes})
+        return self._here().text()
 
     def count(self, service: str, marker: str) -> Counted:  # noqa: ARG002  # one log holds every service
-        try:
-            known = json.loads(marker)
-            return self._counted(float(known["since"]), dict(known["sizes"]))
-        except (ValueError, TypeError, KeyError):
-            return Counted(missing="it is not known where counting began")
-        except (RolloutError, OSError) as error:
-            return Counted(missing=f"the access log cannot be read: {error}")
+        return self._counted(marker, None)
+
+    def count_and_mark(self, service: str, marker: str) -> tuple[Counted, str]:  # noqa: ARG002  # as above
+        here = self._here()
+        return self._counted(marker, here), here.text()
 
     def findings(self) -> list[Finding]:
         from rollout.proxies.nginx_lint import lint  # only looked for beside a deploy
@@ -382,18 +379,25 @@ class Nginx:
         files = nginx_log.log_files(self._program.config())
         return {file: "" if nginx_log.to_output(file) else self._process.host_path(file) or "" for file in files}
 
-    def _counted(self, since: float, sizes: Mapping[str, int]) -> Counted:
-        paths = self._log_paths()
-        if not paths:
-            return Counted(missing=nginx_log.MISSING)
-        return nginx_log.counted(self._lines(paths, since, sizes))
+    def _here(self) -> Mark:
+        sizes = {file: nginx_log.size(path) for file, path in self._log_paths().items() if path}
+        return Mark(self._clock.wall(), sizes)
 
-    def _lines(self, paths: Mapping[str, str], since: float, sizes: Mapping[str, int]) -> Iterator[str]:
+    def _counted(self, marker: str, until: Mark | None) -> Counted:
+        try:
+            since, paths = Mark.read(marker), self._log_paths()
+            return nginx_log.counted(self._lines(paths, since, until)) if paths else Counted(missing=nginx_log.MISSING)
+        except (ValueError, TypeError, KeyError):
+            return Counted(missing="it is not known where counting began")
+        except (RolloutError, OSError) as error:
+            return Counted(missing=f"the access log cannot be read: {error}")
+
+    def _lines(self, paths: Mapping[str, str], since: Mark, until: Mark | None) -> Iterator[str]:
         for file, path in paths.items():
             if path:
-                yield from nginx_log.lines_from(path, int(sizes.get(file, 0)))
+                yield from nginx_log.lines(path, since.sizes.get(file, 0), until.sizes.get(file, 0) if until else None)
         if "" in paths.values():
-            yield from self._process.output(since)
+            yield from self._process.output(since.at, until.at if until else None)
 
 
 def _fault(message: str, volume: str) -> Fault:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from rollout.model import Counted, Counters
@@ -21,6 +23,23 @@ _STDOUT = ("/dev/stdout", "/dev/stderr", "/proc/self/fd/1", "/proc/self/fd/2", "
 # A quote within a field is written as \x22, so nothing that a client sends can end one.
 _LINE = re.compile(r'\] "[^"]*" (?P<status>\d{3}) .* rollout="(?P<addresses>[^"]*)" "[^"]*" (?P<seconds>[\d.]+)$')
 _ADDRESS = re.compile(r"(?:\d+\.\d+\.\d+\.\d+|\[[0-9a-f:]+\]):\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far the logs went at some moment: wall clock for the proxy's own output, bytes for each file."""
+
+    at: float
+    sizes: Mapping[str, int]
+
+    def text(self) -> str:
+        return json.dumps({"since": self.at, "sizes": dict(self.sizes)})
+
+    @classmethod
+    def read(cls, text: str) -> Mark:
+        """Raises ValueError, TypeError or KeyError for a text that is none."""
+        known = json.loads(text)
+        return cls(float(known["since"]), {file: int(size) for file, size in dict(known["sizes"]).items()})
 
 
 def log_files(config: LoadedConfig) -> list[str]:
@@ -43,20 +62,26 @@ def size(path: str) -> int:
         return 0
 
 
-def lines_from(path: str, offset: int) -> Iterator[str]:
-    """The lines behind `offset` bytes; all of them when the file has become shorter (it was rotated)."""
-    with Path(path).open(errors="replace") as file:
-        file.seek(offset if size(path) >= offset else 0)
-        yield from (line.rstrip("\n") for line in file)
+def lines(path: str, start: int, end: int | None = None) -> Iterator[str]:
+    """The lines behind `start` bytes, up to `end` bytes; from the first on when the file has become shorter (it was
+    rotated)."""
+    with Path(path).open("rb") as file:
+        at = start if (size(path) if end is None else end) >= start else 0
+        file.seek(at)
+        for line in file:
+            at += len(line)
+            if end is not None and at > end:
+                return
+            yield line.rstrip(b"\r\n").decode(errors="replace")
 
 
-def counted(lines: Iterable[str]) -> Counted:
+def counted(log: Iterable[str]) -> Counted:
     """Requests by upstream address. A request that was tried on several counts for each; where it could not be
     answered it failed, and a 5xx answer is the last one's failure, as is the time it took."""
     requests: dict[str, int] = defaultdict(int)
     failed: dict[str, int] = defaultdict(int)
     seconds: dict[str, float] = defaultdict(float)
-    for line in lines:
+    for line in log:
         found = _LINE.search(line)
         addresses = _ADDRESS.findall(found["addresses"]) if found else []
         for address in addresses:

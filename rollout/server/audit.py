@@ -27,6 +27,11 @@ class Audit:
         self._lock = threading.Lock()
         self._refused: dict[str, tuple[float, int]] = {}  # what -> when it was recorded, how often it came since
 
+    @property
+    def kept(self) -> bool:
+        """Whether a sidecar has begun this record."""
+        return self._path.exists()
+
     def refused(self, who: str, what: str) -> None:
         """As `write`, at most once in QUIET seconds; `unrecorded` says how often it came since the line before."""
         with self._lock:

@@ -57,8 +57,7 @@ class Traffic:
                 return
             self._learn(self._view.status())
             with self._view.looking() as wired:
-                counted = self._count(wired) if passed < STALE else {}
-                self._mark(wired)
+                counted = self._count(wired, anew=passed >= STALE)
             self._looked_at = self._clock.now()
             if counted:
                 self._add(counted, passed)
@@ -76,12 +75,16 @@ class Traffic:
         while len(self._revision_of) > ADDRESSES:
             del self._revision_of[next(iter(self._revision_of))]
 
-    def _mark(self, wired: Wired) -> None:
-        self._markers = {scope: wired.ports.proxy.mark(scope) for scope in _scopes(wired)}
-
-    def _count(self, wired: Wired) -> dict[str, Counted]:
-        proxy = wired.ports.proxy
-        return {scope: proxy.count(scope, self._markers[scope]) for scope in _scopes(wired) if scope in self._markers}
+    def _count(self, wired: Wired, *, anew: bool) -> dict[str, Counted]:
+        """Since the last look; nothing yet of what was not looked at then. All markers go on, or none."""
+        proxy, counted, markers = wired.ports.proxy, {}, {}
+        for scope in _scopes(wired):
+            if anew or scope not in self._markers:
+                markers[scope] = proxy.mark(scope)
+            else:
+                counted[scope], markers[scope] = proxy.count_and_mark(scope, self._markers[scope])
+        self._markers = markers
+        return counted
 
     def _add(self, counted: Mapping[str, Counted], seconds: float) -> None:
         self.missing = {scope: one.missing for scope, one in counted.items() if one.missing and not one.by_address}

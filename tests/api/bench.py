@@ -20,7 +20,7 @@ from rollout.clock import SystemClock
 from rollout.errors import UsageError
 from rollout.events import Sink
 from rollout.journal import SqliteJournal
-from rollout.model import Pool, ProxyType, Revision, RevisionKey, WebhookSettings
+from rollout.model import Counted, Pool, ProxyType, Revision, RevisionKey, WebhookSettings
 from rollout.server.audit import Audit
 from rollout.server.bus import Bus
 from rollout.server.http.access import Access
@@ -64,6 +64,9 @@ class CountedProxy:
 
     def mark(self, service: str) -> str:
         return "mark"
+
+    def count_and_mark(self, service: str, marker: str) -> tuple[Counted, str]:
+        return Counted(), "mark"
 
     def old_workers(self) -> int:
         return 1

@@ -36,8 +36,25 @@ class ScriptedProxy:
         self.since, self.seconds = {}, {}
         return "marked"
 
+    def count_and_mark(self, scope: str, marker: str) -> tuple[Counted, str]:
+        return Counted(self.since, self.missing, self.seconds), self.mark(scope)
+
+
+class BusyProxy(ScriptedProxy):
+    """One request comes with each question that it is asked."""
+
+    served = 0
+
+    def mark(self, scope: str) -> str:
+        self.served += 1
+        return str(self.served)
+
     def count(self, scope: str, marker: str) -> Counted:
-        return Counted(self.since, self.missing, self.seconds)
+        self.served += 1
+        return Counted({"10.0.0.1:8000": Counters(self.served - int(marker), 0)})
+
+    def count_and_mark(self, scope: str, marker: str) -> tuple[Counted, str]:
+        return self.count(scope, marker), str(self.served)
 
 
 @pytest.fixture
@@ -93,6 +110,14 @@ def test_who_scrapes_every_five_minutes_misses_nothing_and_what_has_gone_is_forg
     assert {revision: total.requests for revision, total in watched.traffic.totals.items() if revision[0] == "web"} == {
         ("web", 3): 20
     }
+
+
+def test_what_comes_while_it_looks_is_counted_once(clock: FakeClock) -> None:
+    watched = Watched(clock)
+    watched.view._wired.ports.proxy = proxy = BusyProxy()
+    for _ in range(10):
+        watched.look(10.0)
+    assert watched.traffic.totals["web", 2].requests == proxy.served - 1, "all but the one before the first mark"
 
 
 def test_an_address_belongs_to_its_newest_owner_and_what_has_gone_is_still_known(clock: FakeClock) -> None:

@@ -15,6 +15,7 @@ from rollout.errors import LockHeld, NotUndone
 from rollout.events import Notice, Sink
 from rollout.model import WebhookSettings
 from rollout.notify.message import signature
+from rollout.server import operations
 from rollout.server.audit import Audit
 from rollout.server.http.webhook import HEADER
 from rollout.server.operations import KEPT, Asked
@@ -260,8 +261,19 @@ def test_a_request_counts_once_also_for_the_next_sidecar(api: Api, tmp_path: Pat
     (tmp_path / "next").mkdir()
     (tmp_path / "next/audit.log").write_text((tmp_path / "audit.log").read_text())
     with serving(tmp_path / "next", webhook=WebhookSettings(str(tmp_path / "secret"), ("*",))) as after:
-        assert after.tcp("POST", "/v1/webhook", raw=raw, headers=headers).status == 403
+        answer = after.tcp("POST", "/v1/webhook", raw=raw, headers=headers)
+        assert answer.status == 403 and "not begun again" in answer.json["message"]
         assert after.performed == []
+
+
+def test_a_request_that_began_nothing_may_be_sent_again(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, headers = signed(BODY)
+    with monkeypatch.context() as full:
+        full.setattr(operations, "UNDER_WAY", 0)
+        assert api.tcp("POST", "/v1/webhook", raw=raw, headers=headers).status == 409
+    assert api.audited() == []
+    assert api.tcp("POST", "/v1/webhook", raw=raw, headers=headers).status == 202
+    assert [(line["what"], line["key"]) for line in api.audited()] == [("deploy", headers[HEADER])]
 
 
 @pytest.mark.parametrize(

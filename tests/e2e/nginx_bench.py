@@ -125,7 +125,7 @@ class Edge:
             return everything(client)
 
     def connect(self) -> socket.socket:
-        return socket.create_connection((self.ip, 80), timeout=10)
+        return socket.create_connection((self.ip, 80), timeout=60)
 
     def tree(self) -> dict[str, bytes | str]:
         """Everything in rollout's directory: contents of files, targets of links, and that a folder is there."""

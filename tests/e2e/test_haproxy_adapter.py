@@ -535,6 +535,24 @@ def test_counts_are_per_upstream_and_survive_the_deletion_of_its_server(
     eventually(lambda: proxy.count(service, marker).missing or None)
 
 
+def test_from_mark_to_mark_each_request_is_counted_once(edge: Edge, service: str) -> None:
+    proxy, asked, counted = edge.adapter(), 300, 0
+    marker = proxy.mark(service)
+
+    def ask() -> None:
+        for _ in range(asked):
+            edge.answer(service)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    while asking.is_alive():
+        found, marker = proxy.count_and_mark(service, marker)
+        counted += sum(c.requests for c in found.by_address.values())
+    found, marker = proxy.count_and_mark(service, marker)
+    assert counted + sum(c.requests for c in found.by_address.values()) == asked
+    assert not any(c.requests for c in proxy.count(service, marker).by_address.values())
+
+
 def test_the_network_is_one_that_both_are_on(edge: Edge) -> None:
     proxy = edge.adapter()
     assert proxy.network(ServiceSettings("web", 8000, networks=("shop_default", "bridge"))) == "bridge"

@@ -331,6 +331,9 @@ class FakeProxy:
     def count(self, service: str, marker: str) -> Counted:
         return Counted(missing="no traffic in this world")
 
+    def count_and_mark(self, service: str, marker: str) -> tuple[Counted, str]:
+        return self.count(service, marker), self.mark(service)
+
     def findings(self) -> list[Finding]:
         return []
 

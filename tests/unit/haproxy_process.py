@@ -40,7 +40,7 @@ class FakeProcess:
     def processes(self) -> list[Process]:
         return []
 
-    def output(self, since: float) -> list[str]:
+    def output(self, since: float, until: float | None = None) -> list[str]:
         return []
 
     def networks(self) -> Mapping[str, str]:

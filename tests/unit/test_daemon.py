@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from rollout.clock import SystemClock
+from rollout.compose import Options
 from rollout.errors import LockHeld
 from rollout.lock import FileLock
-from rollout.server.daemon import LATE, LOCK, _alone, _run, why_not_healthy
+from rollout.model import Project, ProxySettings, ProxyType, Schedule, ServiceSettings
+from rollout.server import daemon
+from rollout.server.bus import Bus
+from rollout.server.daemon import LATE, LOCK, Sidecar, _alone, _parts, _run, why_not_healthy
+from rollout.server.operations import Asked
+from rollout.server.project import LiveProject
+from rollout.server.scheduling import Looking, Scheduling
+from rollout.server.tally import Tally
 from rollout.state import StateDirectory
+from rollout.steps.run import Ports
+from tests.unit.test_schedule import World, pass_time
 
 
 class Waiting:
@@ -48,6 +62,26 @@ def test_a_part_that_fails_ends_the_others_and_is_told() -> None:
     with pytest.raises(ZeroDivisionError):
         _run([other, Failing()], SimpleQueue())
     assert other.ended
+
+
+def test_the_schedule_of_the_project_is_followed_by_the_sidecars_own_operations(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = ServiceSettings("web", 8000, image="reg:5000/web:1", schedule=Schedule(3600.0))
+    world = World(settings, offers="sha256:new")
+    shop = Project("shop", "/", ProxySettings(ProxyType.NGINX, "/x", service="edge"), {"web": settings}, "")
+    project = SimpleNamespace(wired=SimpleNamespace(project=shop), options=None, adapt=None)
+
+    @contextmanager
+    def look() -> Iterator[Looking]:
+        yield Looking(cast("Ports", world), world)
+
+    monkeypatch.setattr(daemon, "looking", lambda *given: look)
+    monkeypatch.setattr(daemon, "_answering", lambda *given: (world, Waiting()))
+    sidecar = Sidecar(cast("Options", None), world.clock, Bus(world.clock), SimpleQueue())
+    (part,) = [p for p in _parts(sidecar, cast("LiveProject", project), Tally()) if isinstance(p, Scheduling)]
+    pass_time(world, part, 2 * 3600)
+    assert Asked("deploy", ("web",), "schedule", pull="always") in world.asked
 
 
 def test_one_sidecar_a_project(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
     X-Rollout-Signature: t=1764054000,v1=HEX        HMAC-SHA256(secret, t + "." + body), as notifications are signed
 
-A signature counts once, and within five minutes of its time; what was seen survives a restart in the audit record. Sent
-again, as one does whose answer was lost, it is answered with what it began for as long as that is known.
+A signature counts once, and within five minutes of its time. It is the key of what it begins: sent again, as one does
+whose answer was lost, it is answered with that for as long as it is known. The audit record, where it is written with
+what it begins, survives a restart; a signature that began nothing is not there, and may be sent again.
 """
 
 from __future__ import annotations
@@ -50,8 +51,6 @@ def webhook(site: Site, call: Call) -> JSONResponse:
         image = call.body.image
         if not any(_allowed(image, pattern) for pattern in settings.images):
             raise problems.Forbidden(f"{image} matches no pattern of x-rollout.serve.webhook.images; nothing was begun")
-        site.view.known(call.body.service)
-        site.audit.write(WHO, "signature", signature=given)
         return begin(site, Asked("deploy", (call.body.service,), WHO, image=image, key=given))
 
 
@@ -94,5 +93,7 @@ def _secret(settings: WebhookSettings) -> bytes:
 
 def _refuse_seen(audit: Audit, given: str, now: float) -> None:
     for line in audit.lines():
-        if line.get("signature") == given and abs(now - float(line.get("at", 0))) <= 3 * WINDOW:
-            raise problems.Forbidden("this request was made before; nothing was begun", hint="sign each anew")
+        if (line.get("who"), line.get("key")) == (WHO, given) and abs(now - float(line.get("at", 0))) <= 3 * WINDOW:
+            raise problems.Forbidden(
+                "this request was made before and is not begun again", hint="`rollout history` says what came of it"
+            )
