@@ -53,9 +53,11 @@ class Observer:
     def renew(self) -> None:
         """Watch those that have come, or were made anew (a checkout, an unpacked archive): the system's watch ends with
         the directory. What is in them has changed. Raises as `watch` does."""
+        at_work = {emitter.watch for emitter in self._native.emitters if emitter.is_alive()}
         for place in self._wanted:
             watched = self._watched.get(place)
-            if watched is not None and place not in self._ended and watched.identity == _identity(place):
+            whole = watched is not None and watched.watch in at_work and place not in self._ended
+            if watched is not None and whole and watched.identity == _identity(place):
                 continue
             self._ended.discard(place)
             if watched is not None:

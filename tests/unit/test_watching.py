@@ -316,7 +316,7 @@ class Heard:
         self.paths: set[str] = set()
         self.observer = Observer(self.paths.add)
 
-    def until(self, path: Path, limit: float = 15.0) -> None:
+    def until(self, path: Path, limit: float = 60.0) -> None:
         end = time.monotonic() + limit
         while str(path) not in self.paths:
             assert time.monotonic() < end, f"{path} was not told, but {self.paths}"
