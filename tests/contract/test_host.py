@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,13 +69,13 @@ def test_what_takes_too_long_is_ended(bench: Bench) -> None:
     began = bench.clock.now()
     with pytest.raises(DeployFailed, match=r"longer than 0\.4 s"):
         bench.run("./slow", timeout=0.4)
-    assert bench.clock.now() - began < 5
+    assert bench.clock.now() - began < 30, "it would have taken 100"
 
 
 def test_what_is_given_up_is_ended(bench: Bench) -> None:
     began = bench.clock.now()
-    bench.run("./slow", given_up=lambda: bool(bench.said))
-    assert bench.clock.now() - began < 5
+    bench.run("./slow", timeout=90.0, given_up=lambda: bool(bench.said))
+    assert bench.clock.now() - began < 30, "it would have taken 100"
 
 
 # --- of this host alone ---------------------------------------------------------------------------------------------
@@ -95,11 +96,24 @@ def test_it_runs_in_the_project_directory_with_the_variables_and_no_input(tmp_pa
 
 def test_nothing_of_it_is_left_when_it_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "GRACE", 0.5)
-    bench = real(tmp_path)
-    with pytest.raises(DeployFailed):
-        bench.run(script(tmp_path, f"trap '' TERM; sleep 98.{os.getpid()} & sleep 98.{os.getpid()}"), timeout=0.3)
-    left = subprocess.run(["pgrep", "-f", f"sleep 98.{os.getpid()}"], capture_output=True, text=True, check=False)
-    assert left.stdout == ""
+    bench, found = real(tmp_path), []
+
+    def begun() -> bool:
+        if bench.said:
+            found.extend(running(nap))
+        return bool(bench.said)
+
+    nap = f"sleep 980.{os.getpid()}"
+    bench.run(script(tmp_path, f"trap '' TERM; {nap} & echo begun; {nap}"), timeout=60, given_up=begun)
+    assert found, "it had something that could be left"
+    until = time.monotonic() + 30  # killed is not yet gone
+    while left := running(nap):
+        assert time.monotonic() < until, left
+        time.sleep(0.01)
+
+
+def running(command: str) -> list[str]:
+    return subprocess.run(["pgrep", "-f", command], capture_output=True, text=True, check=False).stdout.split()
 
 
 def test_arguments_reach_it_as_they_are(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import json
 import os
 import re
@@ -29,6 +30,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from tests.e2e import in_force
 from tests.load import Load, Mix
 
 T = TypeVar("T")
@@ -343,6 +345,17 @@ class Shop:
             eventually(lambda: (self.directory / "run/admin.sock").exists(), "HAProxy's socket")
         eventually(lambda: any("worker" in line or "haproxy" in line for line in self.edge_processes()), "the proxy")
 
+    def restart_edge(self) -> None:
+        """Killed, and started by its operator. Unless somebody was quicker, it has the address it had."""
+        edge = self.running("edge")[0]
+        docker("kill", edge.id)
+        if self.edge.type == "haproxy":
+            # else the look for it would find the former one's
+            (self.directory / "run/admin.sock").unlink(missing_ok=True)
+        docker("start", edge.id)
+        self.wait_for_edge()
+        eventually(lambda: self.answers() in ("1", "2", "3"), "an answer of the restarted proxy")
+
     def down(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             self.compose("down", "--volumes", "--timeout", "0", check=False)
@@ -384,6 +397,12 @@ class Shop:
         file = folder / "current" / f"{service}.conf" if self.edge.type == "nginx" else folder / f"{service}.cfg"
         return set(re.findall(r"^\s*server\s+(?:\S+\s+)?(\d+\.\d+\.\d+\.\d+:\d+)", file.read_text(), re.MULTILINE))
 
+    def in_force(self, service: str = "web") -> set[str]:
+        """The addresses that the running proxy sends to."""
+        if self.edge.type == "haproxy":
+            return in_force.of_haproxy(self.directory / "run/admin.sock", service)
+        return in_force.of_nginx(self.running("edge")[0].id, self.address("edge"), service)
+
     def keep_tags(self) -> set[str]:
         listed = docker("images", "--format", "{{.Repository}}:{{.Tag}}").splitlines()
         return {tag for tag in listed if tag.startswith(f"rollout-keep/{self.name}/")}
@@ -407,6 +426,8 @@ class Shop:
         found = self.containers(service)
         assert [c.state for c in found] == ["running"] * replicas, self.describe()
         assert self.pool(service) == {f"{next(iter(c.addresses.values()))}:8000" for c in found}, self.describe()
+        loaded = self.in_force(service)
+        assert loaded == self.pool(service), f"the proxy sends to {loaded}\n{self.describe()}"
         assert self.leftover_files() == set(), self.describe()
 
     def leftover_files(self) -> set[str]:
@@ -593,11 +614,19 @@ def addresses(found: list[Container]) -> set[str]:
     return {f"{address}:8000" for c in found for address in c.addresses.values()}
 
 
+# what asking a proxy ends with that is not up yet, or goes down just now
+NOBODY_THERE = (OSError, http.client.HTTPException, IndexError, StopIteration, subprocess.SubprocessError)
+
+
 def in_pool(shop: Shop, replicas: int = 2, *, seconds: float = 20.0) -> None:
     """The pool is that many running replicas, and no other, within so many seconds."""
 
     def settled() -> bool:
         running = shop.running()
-        return len(running) == replicas and shop.pool() == addresses(running)
+        if len(running) != replicas or shop.pool() != addresses(running):
+            return False
+        with contextlib.suppress(*NOBODY_THERE):
+            return shop.in_force() == shop.pool()
+        return False
 
     eventually(settled, f"a pool of {replicas}", seconds)

@@ -168,8 +168,8 @@ def test_refused_reload(shop: Shop) -> None:
 
 def test_sick_after_the_switch(shop: Shop) -> None:
     """Found out by `monitor`, when the new version has taken traffic: the old one, still running, gets it back."""
-    monitored = {"update_config": {"monitor": "20s"}}
-    sick = {"HEALTH": "fail-after:6"}
+    monitored = {"update_config": {"monitor": "60s"}}
+    sick = {"HEALTH": "fail-after:12"}  # by when it has long been switched to
     before = shop.snapshot()
     pool = shop.pool()
     with changed(shop, environment=sick, deploy=monitored), shop.load() as load:

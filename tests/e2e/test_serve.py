@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.deaths import AT_ONCE, NOBODY_ASKED, Deaths
 from tests.e2e.projects import Container, Edge, Shop, docker, eventually, healthy, in_pool, project, serving
-from tests.load import Failure, Load, Mix
+from tests.load import Load, Mix
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -21,13 +21,11 @@ EDGES = (Edge("nginx", "1.30"), Edge("haproxy", "3.0"))
 MIX = Mix.light()
 SIGKILLS = 4  # in HAPPENINGS: these leave the application no time to say
 UNREAD = 2  # how many requests had reached its sockets and were not read
-NOBODY_ASKED = {"http_503", "http_504", "refused"}  # a request that met no replica at all
 SECRET = "planted-where-no-log-may-have-it"
 CONNECT_TIMEOUT = 2.0  # seconds; of both proxies, in tests/e2e/projects.py
 # seconds until a dead one is out of the pool: a reload on a busy machine. One that was not seen to die left with the
 # next look at everything, after 8.5 to 9.9 s.
 LEAVES = 6.0
-AT_ONCE = 1.0  # seconds after its process died in which a request that was inside is seen to have failed
 
 
 def started(shop: Shop) -> None:
@@ -35,30 +33,6 @@ def started(shop: Shop) -> None:
     shop.compose("up", "-d")
     shop.wait_for_edge()
     in_pool(shop)
-
-
-class Deaths:
-    """When something died, by the clock that the load uses."""
-
-    def __init__(self, grace: float = AT_ONCE) -> None:
-        self.grace = grace
-        self.at: list[tuple[float, float]] = []
-
-    @contextlib.contextmanager
-    def now(self) -> Iterator[None]:
-        began = time.monotonic()
-        yield
-        self.at.append((began, time.monotonic()))
-
-    def explain(self, failure: Failure) -> bool:
-        """One whose replica's network has gone with it hears nothing, and ends when its client gives up. An upload
-        looks at its connection only as it goes on, `upload_seconds` after it has begun."""
-        waited = MIX.timeout if failure.cls == "timeout" else 0.0
-        longest = waited + (MIX.upload_seconds + AT_ONCE if waited else 0.0)
-        if failure.kind == "upload":
-            longest = max(longest, MIX.upload_seconds)
-        ended_at = failure.monotonic
-        return any(began <= ended_at - waited and ended_at - longest <= ended + self.grace for began, ended in self.at)
 
 
 def stop_and_start(shop: Shop, one: Container, deaths: Deaths) -> None:
@@ -115,7 +89,7 @@ def test_only_what_was_inside_a_dead_replica_is_lost(edge: Edge, short_directory
     logged = {"environment": {"LOG_REQUESTS": "/term/requests"}, "restart": "always"}
     with project(edge, short_directory / "p", **logged) as shop, serving(shop):
         started(shop)
-        deaths = Deaths()
+        deaths = Deaths(MIX)
         with shop.load(MIX) as load:
             load.wait_for(50)
             for happen in HAPPENINGS:
@@ -153,7 +127,7 @@ def test_when_all_are_restarted_only_their_absence_is_felt(edge: Edge, short_dir
         started(shop)
         with shop.load(Mix(get=2, post=2, fresh=2)) as load:
             load.wait_for(50)
-            absence = Deaths(grace=2 * CONNECT_TIMEOUT + AT_ONCE)  # an address that answers no more is waited for
+            absence = Deaths(MIX, grace=2 * CONNECT_TIMEOUT + AT_ONCE)  # an address that answers no more is waited for
             with absence.now():
                 shop.compose("restart", "-t", "1", "web")
                 eventually(lambda: shop.answers() == "1", "an answer")

@@ -69,7 +69,8 @@ def test_prometheus_takes_the_metrics_and_the_examples(seen: Seen, tmp_path: Pat
     config = yaml.safe_load((EXAMPLES / "prometheus.yml").read_text())
     (tmp_path / "token").write_text(TOKEN)
     shutil.copy(EXAMPLES / "alerts.yml", tmp_path)
-    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    # a scrape may take as long as the interval
+    config["global"] = {"scrape_interval": "3s", "evaluation_interval": "1s"}
     config["scrape_configs"][0]["static_configs"][0]["targets"] = [seen.url.removeprefix("http://")]
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
     for words in (("check", "config", "/etc/p/prometheus.yml"), ("check", "rules", "/etc/p/alerts.yml")):
@@ -85,8 +86,9 @@ def test_prometheus_takes_the_metrics_and_the_examples(seen: Seen, tmp_path: Pat
         assert float(live["value"][1]) >= 1
         for one in _queries():
             query(one)  # a query that means nothing is refused
-        firing = query('ALERTS{alertstate="firing", alertname!="RolloutFailed"}')
-        assert firing == [], "all is well, and nothing says otherwise"
+        # one that is pending may be a scrape that came late; it goes, or it fires
+        others = 'ALERTS{alertname!="RolloutFailed"}'
+        eventually(lambda: not query(others), f"the end of {query(others)}: all is well, and nothing may say otherwise")
 
 
 def _promtool(folder: Path, *words: str, given: str = "") -> subprocess.CompletedProcess[str]:
@@ -124,7 +126,7 @@ def _prometheus(folder: Path) -> Iterator[Any]:
             return found
 
     def ready() -> bool:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=1):
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=10):
             return True
         return False
 

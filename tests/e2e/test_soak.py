@@ -1,10 +1,12 @@
 """Soak: deploys, rollbacks, aborts, deaths of the controller and faults at random, for SOAK_SECONDS under load, with
-and without a sidecar, which comes and goes.
+and without a sidecar, which comes and goes; replicas are killed, and the proxy is.
 
     make soak                          ten minutes
     SOAK_SECONDS=3600 SOAK_SEED=7 make soak
 
-Half of the time behind nginx, half behind HAProxy. Not one request may fail, and nothing may be left over.
+Half of the time behind nginx, half behind HAProxy. Not one request may fail, but what was inside a replica that was
+killed while it served; and nothing may be left over. A proxy that dies takes with it what is under way, so there is no
+load while it does.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.projects import PROGRAM, Edge, Running, Shop, docker, eventually, healthy, running
-from tests.load import Mix
+from tests.e2e.deaths import NOBODY_ASKED, Deaths
+from tests.e2e.projects import PROGRAM, Edge, Running, Shop, docker, eventually, healthy, in_pool, running
+from tests.load import Load, Mix, Report
 
 SECONDS = float(os.environ.get("SOAK_SECONDS") or 120)
 SEED = int(os.environ.get("SOAK_SEED") or time.time())
@@ -35,6 +38,9 @@ RELOAD = {"nginx": "HUP", "haproxy": "USR2"}
 WAITS = ("--wait-lock", "60")  # for what a sidecar goes on with, although who had asked for it was killed
 SERVED = 3  # operations between two turns of the sidecar, which comes or goes
 KEPT_TAGS = 3  # `keep` of a service that does not say
+MIX = Mix.standard()
+# requests that its clients can have under way at once, of those that do not think for most of the time
+UNDER_WAY = MIX.get + MIX.post + MIX.fresh + MIX.preconnected + MIX.uploads + MIX.streams + MIX.upgrades + 20
 SPARE_THREADS = 8  # of the sidecar: a pool of them grows up to six with the first requests
 SPARE_FILES = 20  # open files of the proxy: a connection more or less at the instant of counting
 
@@ -77,11 +83,15 @@ class Operations:
         self.clean = True  # no unfinished rollout is left
         self.sidecar: Running | None = None
         self.weights: list[Weight] = []  # of each sidecar, when it was at work and before it ended
+        self.load: Load | None = None
+        self.reports: list[Report] = []  # of each stretch of the load
+        self.deaths = Deaths(MIX)
 
     def one(self) -> None:
         weighted = {
             self.deploy: 5, self.blue_green: 2, self.force: 1, self.roll_back: 2, self.look: 1, self.scale: 1,
             self.interrupted: 2, self.killed: 3, self.reloaded: 1, self.broken_image: 2, self.broken_template: 1,
+            self.aborted: 2, self.new_replica_killed: 1, self.replica_killed: 1, self.proxy_restarted: 1,
         }  # fmt: skip
         operation = self.random.choices(list(weighted), list(weighted.values()))[0]
         self.done[operation.__name__.replace("_", " ")] += 1
@@ -101,9 +111,20 @@ class Operations:
         self.clean = self.clean and not kill
 
     def close(self) -> None:
-        """Whatever happened, no sidecar is left."""
+        """Whatever happened, neither a load nor a sidecar is left."""
+        self.end_load()
         if self.sidecar is not None:
             self.end_serving(signal.SIGKILL)
+
+    def begin_load(self) -> None:
+        self.load = self.shop.load(MIX).__enter__()
+
+    def end_load(self) -> None:
+        """Each client ends what it is at. Nothing when there is none."""
+        if self.load is not None:
+            load, self.load = self.load, None
+            load.__exit__(None, None, None)
+            self.reports.append(load.report())
 
     def end_serving(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Nothing when none serves."""
@@ -155,6 +176,65 @@ class Operations:
         run.wait_for("step_started", step=self.random.choice(STEPS))
         docker("kill", "--signal", RELOAD[self.shop.edge.type], self.shop.running("edge")[0].id)
         assert run.end().code == 0
+
+    def inside(self) -> int:
+        """How many of the requests that failed were inside a replica when it was killed."""
+        failures = [failure for report in self.reports for failure in report.failures]
+        return sum(self.deaths.explain(one) and one.cls not in NOBODY_ASKED for one in failures)
+
+    def lost_nothing(self) -> None:
+        told = "\n".join(report.describe() for report in self.reports)
+        assert sum(report.failed for report in self.reports) == self.inside(), told
+        assert self.inside() <= len(self.deaths.at) * UNDER_WAY, told
+
+    def aborted(self) -> None:
+        """By another process, at any step: taken back, or it was through before."""
+        self.settle()
+        self.shop.tag(self.random.choice("123"))
+        run = self.shop.spawn("deploy", "web", "--force", *WAITS)
+        run.wait_for("step_started", step=self.random.choice(STEPS))
+        asked = self.shop.rollout("abort", "web", code=None)
+        done = run.end()
+        assert (asked.code, done.code) in ((0, 1), (0, 0), (2, 0)), f"{asked}\n{done}"
+        self.done["taken back"] += done.code
+
+    def new_replica_killed(self) -> None:
+        """Before it has had any request: the deploy fails, and nothing is lost."""
+        self.settle()
+        before = {c.id for c in self.shop.containers()}
+        with self.changed(**{"x-rollout": {"health": {"min_healthy_time": "10s"}}}):  # no switch to it meanwhile
+            run = self.shop.spawn("deploy", "web", "--force", *WAITS)
+            run.wait_for("step_started", step="check")
+            docker("kill", self.random.choice([c.id for c in self.shop.running() if c.id not in before]))
+            done = run.end()
+        assert done.code == 1, done
+
+    def replica_killed(self) -> None:
+        """One that serves, beside a sidecar; and it is started again."""
+        self.settle()
+        if self.sidecar is None:
+            self.turn()
+        wanted = self.shop.running()
+        in_pool(self.shop, len(wanted), seconds=60)
+        one = self.random.choice(wanted)
+        with self.deaths.now():
+            docker("kill", one.id)
+        in_pool(self.shop, len(wanted) - 1, seconds=60)
+        docker("start", one.id)
+        in_pool(self.shop, len(wanted), seconds=60)
+
+    def proxy_restarted(self) -> None:
+        """In the middle of a deploy, which ends as it may; the next converges."""
+        self.settle()
+        self.end_load()
+        self.shop.tag(self.random.choice("123"))
+        run = self.shop.spawn("deploy", "web", "--force", *WAITS)
+        run.wait_for("step_started", step=self.random.choice(STEPS))
+        self.shop.restart_edge()
+        done = run.end()
+        assert done.code in (0, 1, 4, 5) and "Traceback" not in done.said, done
+        self.run("deploy", "web")
+        self.begin_load()
 
     def cut_short(self, number: signal.Signals) -> None:
         self.shop.tag(self.random.choice("123"))
@@ -259,7 +339,8 @@ def test_soak(edge: Edge, short_directory: Path, capsys: pytest.CaptureFixture[s
         operations.run("deploy", "web", "--force")  # so that its audit record is there as well
         operations.end_serving()
         before = settled(shop)
-        with closing(operations), shop.load(Mix.standard()) as load:
+        with closing(operations):
+            operations.begin_load()
             until = time.monotonic() + SECONDS / 2
             while time.monotonic() < until or len(operations.weights) < 3:
                 if operations.done.total() % (SERVED + 1) == SERVED:
@@ -269,15 +350,16 @@ def test_soak(edge: Edge, short_directory: Path, capsys: pytest.CaptureFixture[s
             if operations.sidecar is None:
                 operations.turn()  # what a killed one has left is its successor's
             operations.end_serving()
-            report = load.report()
+            operations.end_load()
         after = settled(shop)
     names = [f.name.replace("_", " ") for f in fields(Footprint)]
     memory, weights = operations.memory, operations.weights
-    came = weights[0]
+    came, total, inside = weights[0], sum(r.total for r in operations.reports), operations.inside()
     rows: list[tuple[str, object, object]] = [
         ("operations", "", sum(operations.done.values())),
-        ("requests", "", report.total),
-        ("failed", "", report.failed),
+        ("requests", "", total),
+        ("failed", "", sum(r.failed for r in operations.reports) - inside),
+        ("inside a replica that was killed", "", inside),
         *zip(names, astuple(before), astuple(after), strict=True),
         ("controller memory, MiB", memory[0] // 1024, memory[-1] // 1024),
         *(
@@ -287,8 +369,8 @@ def test_soak(edge: Edge, short_directory: Path, capsys: pytest.CaptureFixture[s
     ]
     say(table(rows))
     say(", ".join(f"{count} {name}" for name, count in operations.done.most_common()))
-    assert report.failed == 0, report.describe()
-    assert report.total > 1000 and sum(operations.done.values()) >= 3
+    operations.lost_nothing()
+    assert total > 1000 and sum(operations.done.values()) >= 3
     same = ("containers", "workers", "threads")
     assert [getattr(after, name) for name in same] == [getattr(before, name) for name in same]
     assert after.tags <= KEPT_TAGS and after.files <= before.files

@@ -16,12 +16,13 @@ from tests.faults.engine_proxy import Call, EngineProxy, Fault
 from tests.load import Load, Mix
 
 IMPATIENT = (sys.executable, str(Path(__file__).with_name("impatient.py")))
+BLIND = (*IMPATIENT, "--blind")
 BOUND = 75.0  # seconds; with the limits of `impatient`, whatever hangs
 VERSIONS = ("1", "2", "3")
 # Every kind of client, none idle for nearly as long as nginx keeps idle connections through a reload.
 MIX = Mix(
     get=1, post=1, think=6, think_seconds=0.4, fresh=1, preconnected=1, preconnected_seconds=0.4,
-    uploads=1, upload_seconds=0.3, streams=1, stream_seconds=0.5, upgrades=1, upgrade_seconds=0.5,
+    uploads=1, upload_seconds=0.3, streams=1, stream_seconds=0.5, upgrades=1, upgrade_seconds=0.5, arrivals=5.0,
 )  # fmt: skip
 UNCHANGED, LEAVING, DEPLOYED = {1, 4}, 5, 0
 

@@ -200,6 +200,8 @@ class Sweep:
         routed = self.routed()
         assert len(routed) == 2, where
         assert self.shop.pool() == {address_of(c) for c in routed}, where
+        loaded = self.shop.in_force()
+        assert loaded == self.shop.pool(), f"the proxy sends to {loaded} {where}"
         warm = warm_ids(self.shop)
         assert {c.id for c in found} - {c.id for c in routed} == warm, where
         assert {c.state for c in found} == {"running"}, where

@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.faults]
 
 NGINX, HAPROXY = EDGES[1], EDGES[2]
 EDGE_PAIR = (NGINX, HAPROXY)
+DIED_TWICE = 0.7  # of those that died once, at least
 FEWEST = {"rolling": 22, "blue-green": 10, "recreate": 14, "rollback": 12, "undo": 18}  # points of one run
 
 
@@ -67,6 +68,7 @@ def test_twice_in_a_row(edge: Edge, way: Way, short_directory: Path) -> None:
     """Killed, and the run that recovers is killed as well, at its first, second and third step in turn."""
     with sweeping(edge, way, short_directory) as sweep:
         first = [point for point in sweep.points() if point.moment == "begun"]
+        twice = 0
         for turn, point in enumerate(first):
             target, other = sweep.targets()
             before = sweep.live_version()
@@ -75,7 +77,10 @@ def test_twice_in_a_row(edge: Edge, way: Way, short_directory: Path) -> None:
             again = Point(turn % 3 + 1, ("begun", "done")[turn % 2])
             died = sweep.run_to(again.at, sweep.argv(target if turn % 2 else other))
             assert died.returncode in (-9, 0), f"{died}\n{sweep.shop.describe()}"  # 0: fewer steps were left than that
+            twice += died.returncode == -9
             sweep.recover(f"{point} and {again}", (other, target)[turn % 2])
+        print(f"{edge} {way}: {twice} of {len(first)} died twice")
+        assert twice >= len(first) * DIED_TWICE, "hardly any was killed a second time"
 
 
 @pytest.mark.timeout(1800)

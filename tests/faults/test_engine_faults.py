@@ -15,7 +15,7 @@ import pytest
 from rollout.server.membership import RESYNC
 from tests.e2e.projects import Edge, containers, docker, healthy, in_pool, project
 from tests.faults.engine_proxy import Call, EngineProxy, Fault
-from tests.faults.spoilt import HAPROXY, NGINX, Kind, Occurrence, Stand, Storm, stand
+from tests.faults.spoilt import BLIND, HAPROXY, IMPATIENT, NGINX, Kind, Occurrence, Stand, Storm, stand
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
@@ -33,11 +33,12 @@ COMPOSE_LISTS = Kind("compose lists", "GET", "/containers/json", by_compose=True
 
 # How often one deploy of two replicas makes the call, at least: one of them is spoilt, a seed says which.
 OFTEN = {LIST: 6, INSPECT: 10, START: 2, STOP: 2, REMOVE: 2, CREATE: 2, LOGS: 2}
-# `top` is not among them: on the engine's own host nginx's processes are read from their control group.
+TOP, STATS = Kind("top", "GET", f"{ID}/top"), Kind("stats", "GET", f"{ID}/stats")
+BY_THE_BLIND = (TOP, STATS)  # on the engine's own host both are read from the control groups instead
 COMMON = (PING, LIST, INSPECT, IMAGE, CREATE, COMPOSE_LISTS, START, EXEC, RUN, STOP, REMOVE, TAG, IMAGES)
 CASES = [
-    *((NGINX, kind) for kind in (*COMMON, EXIT_CODE, KILL, LOGS)),
-    *((HAPROXY, kind) for kind in (*COMMON, ARCHIVE)),
+    *((NGINX, kind) for kind in (*COMMON, EXIT_CODE, KILL, LOGS, *BY_THE_BLIND)),
+    *((HAPROXY, kind) for kind in (*COMMON, ARCHIVE, STATS)),
 ]
 FAULTS = [fault for fault in Fault if fault not in (Fault.SILENT, Fault.REFUSE)]
 
@@ -61,6 +62,7 @@ def number(edge: Edge, kind: Kind, fault: Fault) -> int:
 @pytest.mark.parametrize(("edge", "kind"), CASES, ids=str, scope="function")
 def test_one_call_goes_wrong(edge: Edge, kind: Kind, short_directory: Path) -> None:
     with stand(edge, short_directory) as one:
+        one.shop.program = BLIND if kind in BY_THE_BLIND else IMPATIENT
         for fault in FAULTS:
             which = number(edge, kind, fault)
             one.deploy(f"{kind.name} {which}: {fault.value}", Occurrence(kind, fault, which))

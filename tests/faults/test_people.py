@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.deaths import Deaths
 from tests.e2e.projects import EDGES, Edge, Shop, containers, docker, running
 from tests.faults.middle import (
     EDGE_PAIR,
@@ -75,6 +76,7 @@ COMMANDS = {
     "rm": ["rm", "-sf", "web"],
     "scale": ["up", "-d", "--no-recreate", "--scale", "web=5", "web"],
 }
+STOPS_NOTHING = {"scale"}
 
 
 @pytest.mark.timeout(1200)
@@ -88,12 +90,16 @@ def test_compose_commands_in_the_middle(edge: Edge, point: Point, short_director
                 sweep = Sweep(shop, load, ROLLING)
                 target, _ = sweep.targets()
                 shop.tag(target)
-                with stopped_at(point, shop, "deploy", "web") as run:
-                    shop.compose(*argv)
-                done = true_end(run.end(), 0, 1, 5)
-                if done.code == 0:
-                    assert sweep.live_version() == target, f"{name} {point}: {done}\n{shop.describe()}"
-                print(f"{edge} | compose {name} | {point} | exit {done.code} | {load.progress()['failed']} failed")
+                deaths = Deaths(MIX)
+                with deaths.now():
+                    with stopped_at(point, shop, "deploy", "web") as run:
+                        assert load.progress()["failed"] == 0, "nobody has done anything yet"
+                        shop.compose(*argv)
+                    done = true_end(run.end(), 0, 1, 5)
+                    if done.code == 0:
+                        assert sweep.live_version() == target, f"{name} {point}: {done}\n{shop.describe()}"
+                    else:
+                        shop.rollout("deploy", "web")
                 shop.rollout("deploy", "web")
                 assert sweep.live_version() == target
                 sweep.only_what_is_wanted(f"{name} at {point}: {done}\n{shop.describe()}")
@@ -101,6 +107,11 @@ def test_compose_commands_in_the_middle(edge: Edge, point: Point, short_director
                     after.wait_for(50)
                     report = after.report()
                 assert report.failed == 0, f"{name} at {point}: {report.describe()}\n{shop.describe()}"
+                lost = load.report()
+                print(f"{edge} | compose {name} | {point} | exit {done.code} | {lost.failed} failed, {lost.by_class}")
+                unexplained = [failure for failure in lost.failures if not deaths.explain(failure)]
+                assert unexplained == [], f"{name} at {point}: {lost.describe()}\n{shop.describe()}"
+                assert lost.failed == 0 or name not in STOPS_NOTHING, f"{name} at {point}: {lost.describe()}"
             shop.settled()
 
 

@@ -8,6 +8,7 @@ A reload that is refused although the test passed is in e2e/test_failed_deploys.
 from __future__ import annotations
 
 import contextlib
+import select
 import shutil
 import signal
 import socket
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -30,17 +31,6 @@ from tests.load import Load
 pytestmark = [pytest.mark.faults]
 
 HAPROXY = EDGES[2]
-
-
-def restart(shop: Shop) -> None:
-    """Killed, and started by its operator. Started again it has the address it had."""
-    edge = shop.running("edge")[0]
-    docker("kill", edge.id)
-    if shop.edge.type == "haproxy":
-        (shop.directory / "run/admin.sock").unlink(missing_ok=True)  # else the look for it would find the former one's
-    docker("start", edge.id)
-    shop.wait_for_edge()
-    eventually(lambda: shop.answers() in ("1", "2", "3"), "an answer of the restarted proxy")
 
 
 def served(load: Load, requests: int = 100) -> None:
@@ -68,7 +58,7 @@ def die_and_come_back(
                 with stopped_at(point, shop, "deploy", "web") as run:
                     served(before, 20)
                     meanwhile(shop)
-                    restart(shop)
+                    shop.restart_edge()
                     with shop.load(MIX) as after:
                         after.wait_for(20)
                         run.signal(signal.SIGCONT)
@@ -243,24 +233,55 @@ def upgraded(shop: Shop, service: str) -> socket.socket:
 
 
 class Held:
-    """WebSockets of another service that their clients never end; some more before each deploy."""
+    """WebSockets of another service that their clients never end; some more before each deploy. The end of each is seen
+    as it comes, and not when somebody looks after the deploy, which lasts longer than its drain."""
 
     def __init__(self, shop: Shop) -> None:
         self.shop = shop
-        self.open: list[tuple[socket.socket, float]] = []  # and when the deploy after it began
-        self.ended: list[float] = []  # seconds from that deploy's begin
+        self.open: dict[
+            int, tuple[socket.socket, float]
+        ] = {}  # by descriptor; and since when its worker may be an old one
+        self.ended: list[float] = []  # seconds from then
+        self.fresh: list[int] = []
+        self._ends = select.epoll()
+        self._over = threading.Event()
+        self._watch = threading.Thread(target=self._see)
+
+    def __enter__(self) -> Self:
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._watch.join()
+        self._ends.close()
+        for held in self.open.values():
+            held[0].close()
 
     def more(self) -> None:
-        now = time.monotonic()
-        self.open += [(upgraded(self.shop, "chat"), now) for _ in range(HELD_EACH)]
+        self.fresh = []
+        for _ in range(HELD_EACH):
+            client = upgraded(self.shop, "chat")
+            self.open[client.fileno()] = (client, time.monotonic())
+            self.fresh.append(client.fileno())
+            self._ends.register(client, select.EPOLLRDHUP)
 
-    def look(self) -> None:
-        """Each still answers, or has ended: then after how long."""
-        for client, began in list(self.open):
-            if not echoes(client):
-                client.close()
-                self.open.remove((client, began))
-                self.ended.append(time.monotonic() - began)
+    def switching(self) -> None:
+        """Only now the worker of those that came last becomes an old one."""
+        now = time.monotonic()
+        self.open.update({fd: (self.open[fd][0], now) for fd in self.fresh if fd in self.open})
+
+    def _see(self) -> None:
+        while not self._over.is_set():
+            for fd, _ in self._ends.poll(0.02):
+                client, since = self.open.pop(fd)
+                self.ended.append(time.monotonic() - since)
+                client.close()  # and so it is watched no more
+
+    def judge(self) -> None:
+        """None was cut before its time, and those that are left still answer."""
+        assert all(seconds > LIMIT for seconds in self.ended), self.ended
+        assert all(echoes(client) for client, _ in self.open.values())
 
 
 def memory(shop: Shop) -> int:
@@ -278,28 +299,30 @@ def test_websockets_that_never_end(edge: Edge, short_directory: Path) -> None:
     with running(edge, short_directory, **{"x-rollout": {"drain_timeout": f"{LIMIT:g}s"}}) as shop:
         shop.service("chat", **{**app_service(edge), "deploy": {"replicas": 1}})
         shop.rollout("deploy")
-        held, sizes, counts = Held(shop), [], []
-        with shop.load(MIX) as load:
+        sizes, counts = [], []
+        with Held(shop) as held, shop.load(MIX) as load:
             sweep = Sweep(shop, load, ROLLING)
             for number in range(DEPLOYS):
                 held.more()
                 shop.tag("123"[(number + 1) % 3])
-                shop.rollout("deploy", "web")
-                held.look()
+                run = shop.spawn("deploy", "web")
+                run.wait_for("step_started", step="switch")
+                held.switching()
+                true_end(run.end(), 0)
                 counts.append(len(shop.old_workers()))
                 sizes.append(memory(shop) // 1024)
                 shop.settled()
                 lossless(sweep)
             total = load.report().total
+            held.judge()
         print(f"{edge}: {total} requests, 0 failed; {len(held.ended)} of {DEPLOYS * HELD_EACH} WebSockets ended")
         print(f"  old workers {counts}\n  MiB {sizes}")
         assert max(counts) <= 2 * GENERATIONS
         assert sizes[-1] <= max(sizes[: GENERATIONS + 2]) * 1.2, sizes
-        assert all(seconds > LIMIT for seconds in held.ended), held.ended
         if edge.type == "haproxy":
             assert not held.ended and not any(counts), "nothing was reloaded"
-        for client, _ in held.open:
-            client.close()
+        else:
+            assert held.ended, "nothing was bounded"
 
 
 @pytest.mark.timeout(300)
@@ -310,8 +333,8 @@ def test_a_sidecar_bounds_the_old_workers_without_a_deploy(short_directory: Path
     with running(EDGES[0], short_directory, deploy={"replicas": CYCLES // 2}, **limit) as shop:
         shop.service("chat", deploy={"replicas": 1}, **limit)
         shop.rollout("deploy")
-        held, counts = Held(shop), []
-        with serving(shop) as sidecar:
+        counts = []
+        with Held(shop) as held, serving(shop) as sidecar:
             for victim in 2 * [replica.id for replica in shop.running()]:  # who dies more often has to prove itself
                 held.more()
                 docker("kill", victim)
@@ -321,9 +344,6 @@ def test_a_sidecar_bounds_the_old_workers_without_a_deploy(short_directory: Path
                 counts.append(len(shop.old_workers()))
             told = sidecar.wait_for("warned", code="old-workers")
             eventually(lambda: len(shop.old_workers()) == 2 * GENERATIONS, "as many as may be, and no fewer")
-            held.look()
-        print(f"old workers {counts}; {told['text']}; {len(held.ended)} of {len(held.open)} WebSockets ended")
-        assert held.ended and all(seconds > LIMIT for seconds in held.ended), held.ended
-        assert held.open
-        for client, _ in held.open:
-            client.close()
+            assert held.ended and held.open
+            held.judge()
+            print(f"old workers {counts}; {told['text']}; {len(held.ended)} of {CYCLES * HELD_EACH} WebSockets ended")

@@ -10,13 +10,14 @@ from typing import ClassVar
 from rollout.control import Wish, ask
 from rollout.controller import RECOVERY, Candidate, Controller, Pass, sync_once
 from rollout.deploy import Request, deploy
-from rollout.errors import RolloutError, UsageError
+from rollout.errors import ExitCode, RolloutError, UsageError
 from rollout.events import Event, Held, StepProgress
 from rollout.model import Health, Pool, ReplicaState, RevisionKey, ServiceSettings, Strategy, Upstream
 from rollout.ports import RolloutRecord
 from rollout.receipt import Receipt
 from rollout.steps.readiness import why_unready
 from rollout.steps.run import Ports
+from tests.simulation import verdict
 from tests.simulation.fakes import Breakage, FakeClock, FakeLock, MemoryJournal, in_any_order, ports
 from tests.simulation.others import Others, picture
 from tests.simulation.scenario import V1, V2, V3, settings
@@ -64,6 +65,7 @@ class History:
         self.pending: list[Happening] = []
         self.interrupted = False
         self.events: list[Event] = []
+        self.meddled = 0  # what others have done, counted
         self._nested = False
         self._busy = SERVICES[0]  # the service that `run` is at
         for name in SERVICES:
@@ -84,19 +86,32 @@ class History:
         world = self.world
         self.pending = sorted(happenings, key=lambda h: h.at)
         world.calls, world.run_began, self.interrupted, self._busy = 0, world.happened, False, service
+        before, code = self._seen(service), ExitCode.OK
         try:
             receipt = self._deploy(service, key, what, force=force)
             outcome = "nothing" if receipt is None else receipt.outcome
         except Crash:
             outcome = "crashed"
         except RolloutError as error:
-            outcome = type(error).__name__
+            outcome, code = type(error).__name__, error.exit_code
         finally:
             self.pending, self.breakage.armed, world.disk_full = [], "", False
             self.done["port calls"] += world.calls
         self.done["runs"] += 1
         self.done[f"runs that ended: {outcome}"] += 1
+        if outcome != "crashed":
+            self._judge(service, key, code, before, deployed=outcome == "deployed")
         return outcome
+
+    def _seen(self, service: str) -> verdict.Seen:
+        return verdict.look(self.world, self.journal, service, self.meddled)
+
+    def _judge(self, service: str, key: RevisionKey, code: ExitCode, before: verdict.Seen, *, deployed: bool) -> None:
+        update, after = self.files[service].settings.update, self._seen(service)
+        judged = verdict.judge(
+            code, key, update, before, after, deployed=deployed, interrupted=self.interrupted, tell=self.picture
+        )
+        self.done[f"exit codes judged: {int(code)}"] += judged
 
     def _deploy(self, service: str, key: RevisionKey, what: str, *, force: bool) -> Receipt | None:
         file = self.files[service]
@@ -271,6 +286,7 @@ class History:
         found = self.others.of(service)
         one = found[pick % len(found)] if found else None
         file, others = self.files[service], self.others
+        self.meddled += 1
         if what == "compose up":
             others.up(service, file.key, file.settings.replicas)
         elif what == "scale":

@@ -169,7 +169,9 @@ def test_whatever_happens_the_guarantees_hold(number: int, capsys: pytest.Captur
     done = History.done
     with capsys.disabled():
         print(f"\n{done['steps']} steps, {done['runs']} runs, {done['port calls']} port calls looked at")
+        print({what: count for what, count in sorted(done.items()) if what.startswith("exit codes judged")})
     assert done["steps"] >= EXAMPLES * STEPS * 0.8
     assert done["runs that ended: deployed"] > done["runs"] * 0.1
     assert done["runs that ended: crashed"] > done["runs"] * 0.05
     assert done["passes"] > 0
+    assert done["exit codes judged: 0"] > done["runs"] * 0.3 and done["exit codes judged: 1"] > 10

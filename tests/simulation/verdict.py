@@ -1,0 +1,85 @@
+"""An exit code is a promise as well: what each says of the service must be so in the world.
+
+Judged only where nobody else has changed anything during the run, and where nothing was wrong before it or the run says
+that it has put it right: else the world is not the outcome of that run alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rollout.errors import ExitCode
+from rollout.model import FailureAction, RevisionKey, UpdateConfig
+from rollout.ports import Journal
+from tests.simulation.world import Container, World, name_of
+
+DOCUMENTED = frozenset(ExitCode) - {ExitCode.BUG}  # of which the last is that something is wrong with rollout itself
+AS_IT_WAS = frozenset({ExitCode.FAILED, ExitCode.USAGE, ExitCode.LOCKED, ExitCode.UNREACHABLE, ExitCode.INTERRUPTED})
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One service at one moment. `serving`: how many replicas of which revision take traffic and can."""
+
+    serving: Counter[RevisionKey]
+    routed: int
+    containers: int
+    unfinished: str  # the state of the rollout that is under way, if one is
+    meddled: int  # what others have done so far, counted
+
+    @property
+    def sound(self) -> bool:
+        """All that takes traffic can."""
+        return self.serving.total() == self.routed > 0
+
+
+def look(world: World, journal: Journal, service: str, meddled: int) -> Seen:
+    routed = world.loaded[service].upstreams
+    there = {name_of(c): c for c in world.containers.values() if c.replica.service == service}
+    able = [there[u.name] for u in routed if u.name in there and _serves(world, there[u.name], u.host)]
+    record = journal.unfinished(service)
+    return Seen(
+        serving=Counter(c.replica.key for c in able),
+        routed=len(routed),
+        containers=len(there),
+        unfinished=record.state if record is not None else "",
+        meddled=meddled + world.happened,
+    )
+
+
+def _serves(world: World, container: Container, host: str) -> bool:
+    return container.ip == host and world.ready(container)
+
+
+def judge(
+    code: ExitCode,
+    key: RevisionKey,
+    update: UpdateConfig,
+    before: Seen,
+    after: Seen,
+    *,
+    deployed: bool,
+    interrupted: bool,
+    tell: Callable[[], str],
+) -> bool:
+    """Whether it could be judged at all beyond being a documented one. Raises AssertionError when it is not true."""
+    assert code in DOCUMENTED, f"exit {code}\n{tell()}"
+    assert code != ExitCode.LOCKED, f"nobody else has the lock\n{tell()}"
+    if code == ExitCode.INTERRUPTED:
+        assert interrupted, f"nobody has interrupted it\n{tell()}"
+    if before.meddled != after.meddled:
+        return False
+    said = f"exit {code}: {before} -> {after}\n{tell()}"
+    if code == ExitCode.OK and (deployed or before.sound):
+        assert set(after.serving) == {key} and after.sound and not after.unfinished, said
+        return True
+    if code == ExitCode.NOT_UNDONE:
+        tolerant = update.max_failure_ratio > 0 or update.failure_action is FailureAction.CONTINUE
+        assert after.unfinished or (tolerant and after.serving[key]), said
+        return True
+    if not before.sound or before.unfinished:
+        return False
+    assert set(after.serving) == set(before.serving) and after.sound, said
+    return True
