@@ -92,8 +92,8 @@ def observe(ports: Ports, service: str, target: RevisionKey, *, force: bool) -> 
 def carry_out(run: Run, plan: Plan, project: str) -> Receipt:
     """Perform the plan; on failure do what `failure_action` says."""
     began = run.ports.clock.now()
-    resting = run.ports.journal.warm(run.service)
     try:
+        resting = run.ports.journal.warm(run.service)
         perform(run, plan)
         warm.replaced(run, resting)
     except RolloutError as error:

@@ -5,11 +5,13 @@ While it waits, the config that the next switch will load is rendered and tested
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from rollout.fanout import Call
+from rollout.model import FailureAction
 from rollout.plan import Check
 from rollout.steps.readiness import why_never_ready
 from rollout.steps.run import ReplicaFailed, Run
@@ -18,7 +20,8 @@ from rollout.steps.usage import measurements
 
 def perform(run: Run, step: Check) -> Mapping[str, Any]:
     ids = run.members(step.batches)
-    waits: list[Call] = [partial(why_never_ready, run, i) for i in ids]
+    failed = threading.Event()
+    waits: list[Call] = [partial(_wait, run, i, failed) for i in ids]
     beside: list[Call] = [partial(_prepare_switch, run), *measurements(run, run.live & set(run.record.old))]
     verdicts = run.ports.fan_out([*waits, *beside])
     run.stop_if_asked()
@@ -26,6 +29,16 @@ def perform(run: Run, step: Check) -> Mapping[str, Any]:
     if failures:
         raise _together(run, failures)
     return {"ready": ids}
+
+
+def _wait(run: Run, replica_id: str, failed: threading.Event) -> ReplicaFailed | None:
+    """Ends with the first that fails, unless the rollout may go on without it: then each has its time."""
+    update = run.settings.update
+    tolerant = update.failure_action is FailureAction.CONTINUE or update.max_failure_ratio > 0
+    verdict = why_never_ready(run, replica_id, given_up=lambda: failed.is_set() and not tolerant)
+    if verdict is not None:
+        failed.set()
+    return verdict
 
 
 def _prepare_switch(run: Run) -> None:

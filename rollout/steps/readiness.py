@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from rollout.model import Health, HealthCheck, Pool, Replica, ReplicaState, ServiceSettings
@@ -27,8 +27,9 @@ class _Watch:
     pause: float = FIRST_PAUSE
 
 
-def why_never_ready(run: Run, replica_id: str) -> ReplicaFailed | None:
-    """Wait until the replica is ready; None then, else why it will not be. Returns early when the run is interrupted.
+def why_never_ready(run: Run, replica_id: str, given_up: Callable[[], bool] = lambda: False) -> ReplicaFailed | None:
+    """Wait until the replica is ready; None then, else why it will not be. Returns early, with None, when the run is
+    interrupted or the wait `given_up`.
 
     A container that exits, restarts or is declared unhealthy ends the wait at once; else the deadline does.
     """
@@ -52,6 +53,8 @@ def why_never_ready(run: Run, replica_id: str) -> ReplicaFailed | None:
         if clock.now() >= deadline:
             waited = f"not ready after {clock.now() - watch.begun:.3g} s: {watch.reason}"
             return _failed(run, replica_id, first.name, waited, replica)
+        if given_up():
+            return None
         clock.sleep(min(watch.pause, max(0.0, deadline - clock.now())))
         watch.pause = min(watch.pause * PAUSE_GROWTH, check.interval)
 

@@ -9,9 +9,18 @@ from dataclasses import replace
 import pytest
 
 from rollout.deploy import Request, deploy
-from rollout.errors import DeployFailed, Interrupted, NotUndone
+from rollout.errors import DeployFailed, Interrupted, NotUndone, StateError
 from rollout.events import Event, Notice, RolloutStarted, StepStarted
-from rollout.model import FailureAction, Order, RevisionKey, ServiceSettings, Strategy, UpdateConfig, Upstream
+from rollout.model import (
+    FailureAction,
+    HealthCheck,
+    Order,
+    RevisionKey,
+    ServiceSettings,
+    Strategy,
+    UpdateConfig,
+    Upstream,
+)
 from rollout.plan import Start
 from tests.simulation.fakes import Breakage, ports
 from tests.simulation.history import History
@@ -30,6 +39,42 @@ def _killed_when_created(scenario: Scenario, target: RevisionKey = V2) -> None:
 
 def _crash() -> None:
     raise Crash("a container was made")
+
+
+def test_a_journal_that_cannot_be_read_just_after_the_beginning_leaves_no_rollout_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scenario = Scenario(settings())
+    before = scenario.fingerprint()
+
+    def refuse(service: str) -> None:
+        monkeypatch.undo()
+        raise StateError("disk I/O error")
+
+    scenario.events = _When("begun", lambda: monkeypatch.setattr(scenario.journal, "warm", refuse))
+    with pytest.raises(StateError):
+        scenario.deploy(V2)
+    assert scenario.journal.unfinished(SERVICE) is None and scenario.fingerprint() == before
+
+
+@pytest.mark.parametrize("order", range(2))
+def test_one_that_dies_ends_the_check_of_all(order: int) -> None:
+    """The others would have a minute to wait, for nothing."""
+    way = settings(replicas=2, update=UpdateConfig(parallelism=0), health=HealthCheck(path="/", min_healthy_time=60.0))
+    scenario = Scenario(way, order)
+    old, began = set(scenario.world.containers), scenario.clock.now()
+    scenario.world.deaths_expected = True
+
+    def kill_one() -> None:
+        new = [c for i, c in scenario.world.containers.items() if i not in old]
+        Others(scenario.world).stop(new[order % 2])
+
+    scenario.events = _When("check", kill_one)
+    with pytest.raises(DeployFailed, match="exited with code"):
+        scenario.deploy(V2)
+    if order % 2 == 0:  # here they are waited for one after the other: the first to be looked at is the one
+        assert scenario.clock.now() - began < 30.0
+    assert set(scenario.world.containers) == old
 
 
 def test_what_cannot_be_made_again_is_said_in_so_many_words() -> None:
