@@ -174,4 +174,4 @@ def test_whatever_happens_the_guarantees_hold(number: int, capsys: pytest.Captur
     assert done["runs that ended: deployed"] > done["runs"] * 0.1
     assert done["runs that ended: crashed"] > done["runs"] * 0.05
     assert done["passes"] > 0
-    assert done["exit codes judged: 0"] > done["runs"] * 0.3 and done["exit codes judged: 1"] > 10
+    assert done["exit codes judged: 0"] > done["runs"] * 0.3 and done["exit codes judged: 1"] > 2

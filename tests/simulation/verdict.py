@@ -73,7 +73,9 @@ def judge(
         return False
     said = f"exit {code}: {before} -> {after}\n{tell()}"
     if code == ExitCode.OK and (deployed or before.sound):
-        assert set(after.serving) == {key} and after.sound and not after.unfinished, said
+        assert set(after.serving) <= {key} and not after.unfinished, said
+        # who was ill before, and whom no health check calls so, stays at its address: one failed probe takes nobody out
+        assert after.sound or not before.sound, said
         return True
     if code == ExitCode.NOT_UNDONE:
         tolerant = update.max_failure_ratio > 0 or update.failure_action is FailureAction.CONTINUE
