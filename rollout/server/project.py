@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,9 +13,9 @@ from rollout.compose.sources import sources
 from rollout.errors import RolloutError, UsageError
 from rollout.events import Notice, Sink, Warned
 from rollout.ports import Clock
+from rollout.waiting import Backoff
 from rollout.wiring import Wired, wire
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds until files that were refused are read again; doubled each time
 Signature = tuple[tuple[str, int, int, int], ...]  # path, inode, size, modified (ns) of the files that are there
 
 
@@ -35,7 +34,7 @@ class LiveProject:
         self._signature: Signature = ()  # of the files when they were loaded, or refused
         self._last: Signature = ()
         self._next: tuple[ExitStack, Wired] | None = None  # read, and waits to be taken up
-        self._refused, self._again_at, self._pause = "", math.inf, FIRST_PAUSE
+        self._refused, self._again = "", Backoff(clock)
 
     def __enter__(self) -> Self:
         self.wired = self._open.enter_context(wire(self.options, [], self._clock, self._emit))
@@ -52,7 +51,7 @@ class LiveProject:
         or refused, and have been so since the last call (an editor may still be writing): then they are read. What was
         refused is read again by and by: it may have wanted what was not there yet, or met trouble that has passed."""
         last, self._last = self._last, self._look()
-        if (self._last == last and self._last != self._signature) or self._clock.now() >= self._again_at:
+        if (self._last == last and self._last != self._signature) or self._again.due():
             self._load()
         return self._next is not None
 
@@ -87,12 +86,12 @@ class LiveProject:
             except RolloutError as error:
                 self._refuse("; ".join([error.message, *error.details]))
                 return
-            self._refused, self._again_at, self._pause = "", math.inf, FIRST_PAUSE
+            self._refused = ""
+            self._again.reset()
             self._next = fresh.pop_all(), wired
 
     def _refuse(self, reason: str) -> None:
-        self._again_at = self._clock.now() + self._pause
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self._again.failed()
         if reason != self._refused:
             self._refused = reason
             text = f"the project's files have changed; going on with the last good ones: {reason}"

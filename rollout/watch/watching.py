@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from rollout.errors import DeployFailed, Interrupted, NotUndone, RolloutError, StateError
 from rollout.ports import Clock
+from rollout.waiting import Backoff
 from rollout.watch.changes import Changes
 from rollout.watch.decision import Seen, Work, decide, difference
 from rollout.watch.observer import Observer
 
 PATIENCE = 0.5  # seconds within which the end is noticed, and a directory that was made anew
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds until what could not be begun is tried again; doubled each time
 
 
 class Doing(Protocol):
@@ -36,14 +35,14 @@ class Watching:
     def __init__(
         self, doing: Doing, clock: Clock, tell: Callable[[RolloutError], None], *, first: Callable[[Seen], Work]
     ) -> None:
-        self._doing, self._clock = doing, clock
+        self._doing = doing
         self._tell = tell
         self._changes = Changes(clock)
         self._observer = Observer(self._hear)
         self.seen = doing.read()  # as it was taken up last
         self._pending = first(self.seen)
         self._told = ""
-        self._again_at, self._pause = math.inf, FIRST_PAUSE
+        self._again = Backoff(clock)
         self.busy = False
 
     def run(self, ended: Callable[[], bool]) -> None:
@@ -59,7 +58,7 @@ class Watching:
 
     def due(self) -> bool:
         """Whether what could not be begun is to be tried again."""
-        return self._clock.now() >= self._again_at
+        return self._again.due()
 
     def _take_up(self, changed: frozenset[str]) -> None:
         self.busy = True
@@ -73,7 +72,7 @@ class Watching:
         what failed is not: another edit will mend it, and ask again."""
         self._pending |= decide(self.seen.scope, changed)
         if changed:
-            self._pause = FIRST_PAUSE
+            self._again.reset()
         try:
             if self._pending.read:
                 self._read()
@@ -83,12 +82,12 @@ class Watching:
             for name in self.seen.order:
                 if name in self._pending.deploy:
                     self._deploy(name)
-            self._told, self._again_at = "", math.inf
+            self._told = ""
+            self._again.reset()
         except Interrupted:
             raise
         except RolloutError as error:
-            self._again_at = self._clock.now() + self._pause
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            self._again.failed()
             self._tell_once(error)
 
     def _read(self) -> None:

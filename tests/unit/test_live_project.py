@@ -10,7 +10,8 @@ import pytest
 
 from rollout.compose import Options
 from rollout.events import Event, Notice, Warned
-from rollout.server.project import LONGEST_PAUSE, LiveProject
+from rollout.server.project import LiveProject
+from rollout.waiting import LONGEST_RETRY
 from tests.clocks import HandClock
 
 PROJECT = """
@@ -64,7 +65,7 @@ def test_a_broken_file_is_told_once_and_the_last_good_one_stays(live: Live) -> N
     live.write(99999)
     assert not live.rests()
     for _ in range(5):
-        live.clock.sleep(LONGEST_PAUSE)
+        live.clock.sleep(LONGEST_RETRY)
         assert not live.rests()
     assert [event.code for event in live.told if isinstance(event, Warned)] == ["project-refused"]
     assert not live.project.take_up() and live.port == 8001
@@ -80,5 +81,5 @@ def test_what_a_file_wanted_may_come_later(live: Live) -> None:
     assert not live.rests()
     live.clock.sleep(1.0)
     assert live.project.changed() and live.project.take_up() and live.port == 8002
-    live.clock.sleep(LONGEST_PAUSE)
+    live.clock.sleep(LONGEST_RETRY)
     assert not live.rests()

@@ -222,12 +222,12 @@ class ContainerProcess:
         if not seen:
             raise self._not_running()
         if len(seen) > 1:
-            names = ", ".join(sorted(_name(entry) for entry in seen))
+            names = ", ".join(sorted(reading.name(entry) for entry in seen))
             raise EngineError(
                 f"the proxy's service {self._service} has {len(seen)} running containers: {names}",
                 hint="name one with `container:`, or run the proxy once",
             )
-        self._id, self._name = seen[0]["Id"], _name(seen[0])
+        self._id, self._name = seen[0]["Id"], reading.name(seen[0])
         return self._id
 
     def _not_running(self) -> ProxyUnreachable:
@@ -238,10 +238,6 @@ class ContainerProcess:
         return ProxyUnreachable(
             f"the proxy (container {self._container}) is not running", hint=f"docker start {self._container}"
         )
-
-
-def _name(entry: Mapping[str, Any]) -> str:
-    return str((entry["Names"] or ["/"])[0]).lstrip("/")
 
 
 def _below(path: str, folder: str) -> str | None:

@@ -108,13 +108,19 @@ def service_filter(project: str, service: str) -> dict[str, list[str]]:
 
 
 @_sensible
+def name(entry: Json) -> str:
+    """Of one entry of the container list; empty for one that is being removed."""
+    return _text((entry["Names"] or ["/"])[0]).lstrip("/")
+
+
+@_sensible
 def listed(seen: Json) -> Replica:
     """A replica from one entry of the container list."""
     labels = seen["Labels"]
     state = _state(seen["State"])
     return Replica(
         id=_text(seen["Id"]),
-        name=_text((seen["Names"] or ["/"])[0]).lstrip("/"),
+        name=name(seen),
         service=_text(labels[SERVICE]),
         number=int(labels.get(NUMBER, 0)),
         key=RevisionKey(_text(labels.get(CONFIG_HASH, "")), _text(seen["ImageID"])),
