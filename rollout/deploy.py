@@ -127,12 +127,10 @@ def _begin(run: Run, request: Request, observed: Observed, plan: Plan) -> None:
     """From here on there is something to take back: write down what is there now."""
     ports, service = run.ports, run.service
     previous_pool = ports.proxy.pool(service)
-    run.previous = _previous(run, observed)
     starts = any(isinstance(step, Start) for step in plan.steps)
     if starts and ports.images.image_id(request.key.image_id) is None:
         raise ImageNotFound(f"service {service}: image {request.image} ({request.key.image_id[:19]}) is not here")
     run.record = ports.journal.begin(
-        service,
         what=request.what,
         strategy=run.settings.strategy,
         target=run.record.target,
@@ -140,6 +138,7 @@ def _begin(run: Run, request: Request, observed: Observed, plan: Plan) -> None:
         previous=previous_pool or Pool(service),
         marker="" if starts else ports.proxy.mark(service),
         forced=request.force,
+        before=_previous(run, observed),
     )
     if starts:
         run.ahead = [partial(_mark, run), partial(_list_kept, run, request.project)]

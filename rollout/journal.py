@@ -43,7 +43,6 @@ class SqliteJournal:
 
     def begin(
         self,
-        service: str,
         *,
         what: str,
         strategy: str,
@@ -52,18 +51,20 @@ class SqliteJournal:
         previous: Pool | None,
         marker: str,
         forced: bool,
+        before: Revision | None = None,
     ) -> RolloutRecord:
-        now = self._clock.wall()
+        service, now = target.service, self._clock.wall()
         with self._write() as db:
             cursor = db.execute(
                 "INSERT INTO rollout"
-                " (service, what, state, strategy, target, old, previous, forced, marker, started_at)"
-                " VALUES (?, ?, 'running', ?, ?, ?, ?, ?, ?, ?)",
+                " (service, what, state, strategy, target, before, old, previous, forced, marker, started_at)"
+                " VALUES (?, ?, 'running', ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     service,
                     what,
                     strategy,
                     target.number,
+                    before.number if before is not None else None,
                     json.dumps(list(old)),
                     _pool_text(previous),
                     forced,
@@ -73,7 +74,7 @@ class SqliteJournal:
             )
             number = int(cursor.lastrowid or 0)
         return RolloutRecord(
-            number, service, what, "running", strategy, target, tuple(old), previous, False, now, forced, marker
+            number, service, what, "running", strategy, target, tuple(old), previous, False, now, forced, marker, before
         )
 
     def step_begun(self, rollout: int, index: int, step: str, detail: Mapping[str, Any]) -> None:
@@ -194,22 +195,23 @@ class SqliteJournal:
     # --- one connection, one way to fail
 
     def _record(self, row: sqlite3.Row) -> RolloutRecord:
-        target = self._read("SELECT * FROM revision WHERE service = ? AND number = ?", (row["service"], row["target"]))[
-            0
-        ]
+        spoken_of = (row["service"], row["target"], row["before"])
+        revisions = self._read("SELECT * FROM revision WHERE service = ? AND number IN (?, ?)", spoken_of)
+        known = {one["number"]: _revision(one) for one in revisions}
         return RolloutRecord(
             id=row["id"],
             service=row["service"],
             what=row["what"],
             state=row["state"],
             strategy=row["strategy"],
-            target=_revision(target),
+            target=known[row["target"]],
             old=tuple(json.loads(row["old"])),
             previous=_pool(row["previous"]),
             switched=bool(row["switched"]),
             started_at=row["started_at"],
             forced=bool(row["forced"]),
             marker=row["marker"],
+            before=known.get(row["before"]),
             receipt=json.loads(row["receipt"]),
         )
 

@@ -25,7 +25,8 @@ def prune(db: sqlite3.Connection, rollout: int, kept: int) -> None:
         )
     db.execute(
         "DELETE FROM revision WHERE service = ?1 AND number NOT IN"
-        " (SELECT target FROM rollout WHERE service = ?1 UNION SELECT number FROM live WHERE service = ?1"
+        " (SELECT target FROM rollout WHERE service = ?1 UNION SELECT before FROM rollout WHERE service = ?1"
+        " AND before IS NOT NULL UNION SELECT number FROM live WHERE service = ?1"
         " UNION SELECT number FROM warm WHERE service = ?1)"
         " AND number <= (SELECT max(number) FROM revision WHERE service = ?1) - ?2",
         (service, kept),

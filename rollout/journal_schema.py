@@ -36,7 +36,14 @@ INSERT INTO wish (rollout, wish, who, asked_at)
   SELECT id, 'pause', 'failure_action', started_at FROM rollout WHERE state = 'paused'
 """
 
-_SCRIPTS = (_TABLES, _WISHES)
+# what was under way without that number goes back to what had been deployed last
+_BEFORE = """
+ALTER TABLE rollout ADD COLUMN before INTEGER;
+UPDATE rollout SET before = (SELECT number FROM live WHERE live.service = rollout.service)
+  WHERE state IN ('running', 'undoing', 'paused')
+"""
+
+_SCRIPTS = (_TABLES, _WISHES, _BEFORE)
 VERSION = len(_SCRIPTS)
 
 

@@ -285,6 +285,7 @@ class RolloutRecord:
     started_at: float  # wall clock
     forced: bool = False  # `--force`: replicas of the target's own revision in `old` are replaced too
     marker: str = ""  # Proxy.mark at the start
+    before: Revision | None = None  # what served when it began
     receipt: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -315,7 +316,6 @@ class Journal(Protocol):
 
     def begin(
         self,
-        service: str,
         *,
         what: str,
         strategy: str,
@@ -324,7 +324,9 @@ class Journal(Protocol):
         previous: Pool | None,
         marker: str,
         forced: bool,
-    ) -> RolloutRecord: ...
+        before: Revision | None = None,
+    ) -> RolloutRecord:
+        """Of the target's service."""
 
     def step_begun(self, rollout: int, index: int, step: str, detail: Mapping[str, Any]) -> None: ...
 

@@ -22,7 +22,7 @@ from rollout.errors import (
 )
 from rollout.events import Recovering, Sink, Warned
 from rollout.execution import close, outcome_of, perform, serves_alone, undo, unfinished
-from rollout.model import Pool, Promotion, Replica, Revision, ServiceSettings, Strategy
+from rollout.model import Pool, Promotion, Replica, ServiceSettings, Strategy
 from rollout.plan import Observed
 from rollout.ports import Proxy, RolloutRecord
 from rollout.steps.pre_deploy import clear
@@ -106,7 +106,6 @@ def _resume(
     replicas: list[Replica],
 ) -> Run:
     run = Run(ports, settings, record, emit, network, live=set(), from_files=False)
-    run.previous = _revision_before(run, replicas)
     pool = ports.proxy.pool(settings.name)
     run.live = set(routed_ids(pool, replicas))
     run.pool_of([r.id for r in replicas], {r.id: r for r in replicas})
@@ -121,18 +120,6 @@ def _in_force(proxy: Proxy, pool: Pool | None) -> bool:
         return pool is not None and proxy.holds(pool)
     except ProxyUnreachable:
         return False
-
-
-def _revision_before(run: Run, replicas: list[Replica]) -> Revision | None:
-    """Of those that served and are still there: plain Compose may have made them since the last deploy. Else what was
-    deployed last."""
-    routed = routed_ids(run.record.previous, replicas)
-    served = [r for r in replicas if r.id in routed and r.key != run.record.target.key]
-    if not served:
-        return run.ports.journal.live(run.service)
-    newest = max(served, key=lambda r: (r.created_at, r.number))
-    known = {r.key: r for r in run.ports.journal.revisions(run.service)}
-    return known.get(newest.key)
 
 
 def _finish(run: Run) -> None:

@@ -57,7 +57,6 @@ class Run:
     live: set[str]
     interrupted: Callable[[], bool] = lambda: False
     from_files: bool = True  # create from the user's Compose files as they are; else from the revision's stored config
-    previous: Revision | None = None  # what ran before, when its config is known
     plan: Plan = field(default_factory=Plan)
     index: int = 0
     undoing: bool = False
@@ -84,6 +83,11 @@ class Run:
     @property
     def service(self) -> str:
         return self.settings.name
+
+    @property
+    def previous(self) -> Revision | None:
+        """What served when it began; its config is empty when plain Compose made it."""
+        return self.record.before
 
     def begin_plan(self, plan: Plan) -> None:
         """What the plan removes and no switch takes out had ended when it was made: it stays out, even if it runs again

@@ -248,7 +248,6 @@ def remember(journal: SqliteJournal) -> None:
         key = RevisionKey(f"hash-{number}", f"sha256:{number}")
         target: Revision = journal.revision("web", key, f"shop/web:{number}", "services: {}")
         record = journal.begin(
-            "web",
             what="deploy",
             strategy="rolling",
             target=target,

@@ -14,7 +14,7 @@ import pytest
 from rollout.clock import SystemClock
 from rollout.errors import StateError
 from rollout.journal import SqliteJournal
-from rollout.model import Pool, PoolOptions, RevisionKey, Upstream
+from rollout.model import Pool, PoolOptions, Revision, RevisionKey, Upstream
 from rollout.ports import RolloutRecord, Warm
 from tests.simulation.fakes import FakeClock, MemoryJournal
 from tests.simulation.world import World
@@ -31,10 +31,9 @@ def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqliteJo
         yield made
 
 
-def _begin(journal: SqliteJournal, service: str = "web") -> RolloutRecord:
+def _begin(journal: SqliteJournal, service: str = "web", before: Revision | None = None) -> RolloutRecord:
     target = journal.revision(service, KEY, "shop:1", "yaml")
     return journal.begin(
-        service,
         what="deploy",
         strategy="rolling",
         target=target,
@@ -42,12 +41,14 @@ def _begin(journal: SqliteJournal, service: str = "web") -> RolloutRecord:
         previous=POOL,
         marker="m",
         forced=True,
+        before=before,
     )
 
 
 def test_a_rollout_survives_as_it_was_begun(journal: SqliteJournal) -> None:
-    begun = _begin(journal)
-    assert journal.unfinished("web") == begun
+    before = journal.revision("web", RevisionKey("hash", "sha256:0"), "shop:0", "")
+    begun = _begin(journal, before=before)
+    assert journal.unfinished("web") == begun and begun.before == before
     assert begun.previous == POOL and begun.old == ("a", "b") and begun.forced and not begun.switched
 
 
@@ -108,7 +109,7 @@ def test_the_oldest_are_forgotten_and_nothing_that_is_spoken_of(tmp_path: Path) 
 def _begin_of(journal: SqliteJournal, key: RevisionKey) -> RolloutRecord:
     target = journal.revision("web", key, "shop:1", "yaml")
     return journal.begin(
-        "web", what="deploy", strategy="rolling", target=target, old=[], previous=None, marker="m", forced=False
+        what="deploy", strategy="rolling", target=target, old=[], previous=None, marker="m", forced=False
     )
 
 
@@ -177,9 +178,10 @@ def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
 
 
 def _as_version_1(path: Path) -> None:
-    """What a rollout before there were wishes left: the same tables without theirs."""
+    """What a rollout before there were wishes left: the same tables without what came later."""
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("DROP TABLE wish")
+        db.execute("ALTER TABLE rollout DROP COLUMN before")
         db.execute("PRAGMA user_version = 1")
 
 
@@ -199,6 +201,22 @@ def test_a_file_of_the_first_format_is_brought_up_to_date_and_loses_nothing(tmp_
         assert after == before and journal.last_step(done.id) == "start"
         assert [(w.wish, w.who) for w in journal.wishes(paused.id)] == [("pause", "failure_action")]
         assert journal.wishes(done.id) == []
+
+
+def test_an_unfinished_rollout_of_the_second_format_goes_back_to_what_was_live(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    with closing(SqliteJournal(path, SystemClock())) as journal:
+        done = _begin(journal)
+        journal.finish(done.id, "deployed", {})
+        left = _begin_of(journal, RevisionKey("hash", "sha256:2"))
+        assert left.before is None
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("ALTER TABLE rollout DROP COLUMN before")
+        db.execute("PRAGMA user_version = 2")
+    with closing(SqliteJournal(path, SystemClock())) as journal:
+        record = journal.unfinished("web")
+        assert record is not None and record.before == done.target
+        assert [entry.before for entry in journal.history("web", 9)] == [done.target, None]
 
 
 def test_two_that_bring_it_up_to_date_at_once(tmp_path: Path) -> None:

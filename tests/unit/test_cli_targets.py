@@ -200,7 +200,7 @@ class History:
             self.journal.revision("web", RevisionKey(previous, previous), previous, "").number if previous else None
         )
         record = self.journal.begin(
-            "web", what="deploy", strategy="rolling", target=target, old=(), previous=None, marker="", forced=False
+            what="deploy", strategy="rolling", target=target, old=(), previous=None, marker="", forced=False
         )
         self.journal.finish(record.id, state, {"previous": before})
 
