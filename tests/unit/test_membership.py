@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from rollout.clock import SystemClock
 from rollout.controller import Candidate, Decision, Seen, decide, only_more
-from rollout.errors import EngineError
+from rollout.errors import EngineError, ProxyUnreachable
+from rollout.events import Event, Notice, Warned
 from rollout.membership import belonging
 from rollout.model import (
     Health,
@@ -26,11 +31,11 @@ from rollout.model import (
 )
 from rollout.ports import Warm
 from rollout.server.hints import PATIENCE, hints
-from rollout.server.membership import AT_ONCE, ONE_MORE, Pace
+from rollout.server.membership import AT_ONCE, ONE_MORE, Membership, Pace
 from rollout.server.news import News
 from rollout.server.proving import Proving, steady_for
-from tests.simulation.fakes import FakeClock
-from tests.simulation.scenario import settings
+from tests.simulation.fakes import FakeClock, ports
+from tests.simulation.scenario import V1, Scenario, settings
 from tests.simulation.world import NETWORK, World
 
 OLD, NEW = RevisionKey("old", "sha256:old"), RevisionKey("new", "sha256:new")
@@ -385,8 +390,57 @@ def test_a_storm_of_changes_costs_few_reloads() -> None:
     assert 0.0 < pace.wait() <= ONE_MORE
 
 
+# --- the part ---------------------------------------------------------------------------------------------------
+
+
+def test_a_proxy_that_is_away_ends_nothing() -> None:
+    """At the project's first start it waits for the sidecar's health, so the sidecar is healthy without it."""
+    scenario = Scenario(settings())
+    real = ports(scenario.world, scenario.journal, lambda _: V1)
+    away, told, passes = threading.Event(), SimpleQueue[Event](), SimpleQueue[None]()
+    away.set()
+
+    class Proxy:
+        def identity(self) -> str:
+            if away.is_set():
+                raise ProxyUnreachable("the proxy's container is not there")
+            return "it"
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real.proxy, name)
+
+    class Silent:
+        def watch(self, container: str) -> Any:
+            raise EngineError("no events")
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real.engine, name)
+
+    made = replace(real, proxy=Proxy(), engine=Silent())  # type: ignore[arg-type]
+    wired = SimpleNamespace(
+        project=SimpleNamespace(services={"web": scenario.settings}, proxy=ProxySettings(ProxyType.NGINX, "/c")),
+        ports=made,
+        proxy=SimpleNamespace(relieve=lambda limit: SimpleNamespace(workers=0, connections=0)),
+        state=SimpleNamespace(pass_done=lambda: passes.put(None)),
+    )
+    project = SimpleNamespace(wired=wired, options=None, adapt=None, take_up=bool, changed=bool)
+    stop = threading.Event()
+    part = Membership(project, SystemClock(), told.put)  # type: ignore[arg-type]
+    with ThreadPoolExecutor(1) as thread:
+        end = thread.submit(part.run, stop)
+        try:
+            gone = told.get(timeout=10)
+            passes.get(timeout=10)
+            away.clear()
+            back = told.get(timeout=20)
+        finally:
+            stop.set()
+            end.result(10)
+    assert isinstance(gone, Warned) and gone.code == "not-followed" and "is not there" in gone.text
+    assert isinstance(back, Notice) and back.text == "the replicas are followed again"
+
+
 def test_the_log_is_one_line_an_event() -> None:
-    from rollout.events import Warned
     from rollout.server.bus import Numbered
     from rollout.server.logs import line
 
