@@ -9,12 +9,13 @@ from dataclasses import replace
 import pytest
 
 from rollout.deploy import Request, deploy
-from rollout.errors import DeployFailed, Interrupted, NotUndone, StateError
+from rollout.errors import DeployFailed, Interrupted, NotUndone, ProxyUnreachable, StateError
 from rollout.events import Event, Notice, RolloutStarted, StepStarted
 from rollout.model import (
     FailureAction,
     HealthCheck,
     Order,
+    Pool,
     RevisionKey,
     ServiceSettings,
     Strategy,
@@ -22,7 +23,7 @@ from rollout.model import (
     Upstream,
 )
 from rollout.plan import Start
-from tests.simulation.fakes import Breakage, ports
+from tests.simulation.fakes import Breakage, FakeProxy, ports
 from tests.simulation.history import History
 from tests.simulation.others import Others
 from tests.simulation.scenario import V1, V2, V3, Scenario, settings
@@ -109,6 +110,20 @@ def test_a_killed_run_makes_again_what_served_and_nothing_older(gone: int) -> No
     left = {c.replica.key for c in scenario.world.containers.values()}
     assert V2 not in left and (gone == 2 or left == {V1, V3}), scenario.picture()
     scenario.deploy(V1)
+    scenario.assert_settled(V1)
+
+
+def test_a_proxy_that_does_not_answer_keeps_no_candidates_of_a_dead_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of them had traffic: to take them away needs no proxy."""
+    scenario = Scenario(settings())
+    _killed_when_created(scenario)
+
+    def silent(proxy: FakeProxy, pool: Pool) -> bool:
+        raise ProxyUnreachable("its socket does not answer")
+
+    monkeypatch.setattr(FakeProxy, "holds", silent)
+    with pytest.raises(ProxyUnreachable):  # the pool cannot be looked after, which comes later
+        scenario.sync()
     scenario.assert_settled(V1)
 
 
