@@ -20,7 +20,7 @@ from rollout.events import (
     Unfinished,
     Warned,
 )
-from rollout.model import Counters, FailureAction
+from rollout.model import Counters, FailureAction, Strategy
 from rollout.plan import Check, Drain, Monitor, Observed, Plan, PostSwitch, Remove, Step, Stop, Switch
 from rollout.receipt import Receipt, total_usage
 from rollout.steps.following import Following
@@ -34,24 +34,29 @@ def perform(run: Run, plan: Plan) -> None:
     run.begin_plan(plan)
     for index, step in enumerate(plan.steps):
         run.index = index
-        heed(run, step)
+        stood_still = heed(run, step)
         _still_allowed(run, step)
+        if stood_still and isinstance(step, Switch) and step.add:
+            _perform_one(run, Check(step.add))  # what was ready before the pause
         _perform_one(run, step)
     run.index = len(plan.steps)
 
 
-def heed(run: Run, step: Step) -> None:
-    """What people have asked for since the last step: stand still while it is paused, raise Aborted.
+def heed(run: Run, step: Step) -> bool:
+    """What people have asked for since the last step: stand still while it is paused, raise Aborted. Whether it stood
+    still.
 
     Raises LeftPaused when a signal ends the pause of what has switched, Interrupted before.
     """
-    if run.standing(fresh=True).paused and not run.aborted_by():
+    paused = bool(run.standing(fresh=True).paused) and not run.aborted_by()
+    if paused:
         _stand_still(run, step)
     if by := run.aborted_by():
         run.emit(Aborting(run.service, by))
         raise Aborted(f"service {run.service}: aborted by {by}")
     if (by := run.standing().aborted) and not isinstance(step, Remove):
         run.emit(Warned(run.service, "not-aborted", f"not aborted, as {by} asked: {run.no_way_back()}"))
+    return paused
 
 
 def _stand_still(run: Run, step: Step) -> None:
@@ -82,7 +87,8 @@ def undo(run: Run, reason: str) -> None:
         observed = Observed(run.record.target.key, tuple(replicas), routed_ids(pool, replicas))
         run.live = set(observed.routed)
         run.tolerated.clear()
-        plan = undo_plan(observed, _was_routed(run), run.record.old, run.record.switched)
+        alone = run.record.strategy == Strategy.RECREATE
+        plan = undo_plan(observed, _was_routed(run), run.record.old, run.record.switched, never_both=alone)
         run.emit(UndoStarted(run.service, reason, plan.texts()))
         perform(run, plan)
     except RolloutError as error:
@@ -135,13 +141,14 @@ def _perform_one(run: Run, step: Step) -> None:
     _journal(run, lambda: run.ports.journal.step_begun(run.record.id, run.index, step.kind, step.detail()))
     run.emit(StepStarted(run.service, run.index, step.kind, text))
     began = clock.now()
-    try:
-        result = steps.perform(run, step)
-    except RolloutError as error:
-        run.emit(StepFailed(run.service, run.index, step.kind, error.message, error.details))
-        if not (isinstance(error, ReplicaFailed) and _go_on_without(run, error)):
-            raise
-        result = {"failed": error.failed}
+    while True:
+        try:
+            result = steps.perform(run, step)
+            break
+        except RolloutError as error:
+            run.emit(StepFailed(run.service, run.index, step.kind, error.message, error.details))
+            if not (isinstance(error, ReplicaFailed) and _go_on_without(run, error)):
+                raise  # else once more: what is left has to be ready, watched and switched all the same
     seconds = clock.now() - began
     run.phases[step.kind] = run.phases.get(step.kind, 0.0) + seconds
     _journal(run, lambda: run.ports.journal.step_done(run.record.id, run.index, result))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rollout.events import Warned
-from rollout.model import Health, Pool, Replica, Revision
+from rollout.model import Pool, Replica, Revision
 from rollout.ports import Engine, RolloutRecord, Warm
 from rollout.steps.following import followed, named
 from rollout.steps.readiness import stays_ready
@@ -61,7 +61,7 @@ def sync(run: Run, *, render: bool = True) -> frozenset[str]:
     mine = belonging(replicas, pool, journal.warm(service), journal.live(service), journal.unfinished(service))
     in_force = pool is not None and run.ports.proxy.holds(pool)
     run.trust(pool if in_force else None, replicas)
-    wanted = [r for r in mine if r.health is not Health.UNHEALTHY and stays_ready(run, r)]
+    wanted = [r for r in mine if stays_ready(run, r)]
     if not wanted:
         if pool is not None and pool.upstreams:
             run.emit(nothing_ready(pool))

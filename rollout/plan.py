@@ -98,7 +98,7 @@ class Switch(Step):
 
     def text(self) -> str:
         if self.maintenance:
-            return f"switch to maintenance (503), taking out {_ids(self.remove)}"
+            return "switch to maintenance (503)" + (f", taking out {_ids(self.remove)}" if self.remove else "")
         parts = ["put the new replicas in"] if self.add else []
         parts += [f"take out {_ids(self.remove)}"] if self.remove else []
         return "switch: " + (", ".join(parts) or "confirm the pool")

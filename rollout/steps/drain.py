@@ -10,6 +10,7 @@ from typing import Any
 from rollout.errors import DeployFailed
 from rollout.model import InFlight, Switched, Upstream
 from rollout.plan import Drain
+from rollout.steps.following import Following
 from rollout.steps.readiness import ready_pool
 from rollout.steps.run import Run
 from rollout.waiting import DeadlinePassed, wait_for
@@ -47,8 +48,12 @@ def _named(run: Run, upstreams: list[Upstream]) -> bool:
 
 
 def _drain(run: Run, switched: Switched | None, upstreams: list[Upstream]) -> int:
+    following = Following(run)
+
     def look() -> InFlight | None:
         nonlocal switched
+        run.stop_if_asked()
+        following.look()
         if _named(run, upstreams):
             pool = ready_pool(run, run.live)
             if not pool.upstreams:

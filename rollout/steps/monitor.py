@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rollout.plan import Monitor
+from rollout.steps.following import Following
 from rollout.steps.readiness import LOG_LINES, why_dead, why_not_ready
 from rollout.steps.run import ReplicaFailed, Run
 
@@ -16,6 +17,7 @@ def perform(run: Run, step: Monitor) -> Mapping[str, Any]:
     ids = run.members(step.batches)
     restarts = {i: (r.restart_count if (r := run.ports.engine.inspect(i)) is not None else 0) for i in ids}
     failing = dict.fromkeys(ids, 0)
+    following = Following(run)
     until = run.ports.clock.now() + step.seconds
     while run.ports.clock.now() < until and not run.interrupted():
         run.stop_if_asked()
@@ -25,7 +27,7 @@ def perform(run: Run, step: Monitor) -> Mapping[str, Any]:
                 raise _failure(run, replica_id, reason)
         left = until - run.ports.clock.now()
         run.say(f"{max(0.0, left):.0f} s left")
-        run.ports.clock.sleep(max(0.0, min(run.settings.health.interval, left)))
+        following.sleep(max(0.0, min(run.settings.health.interval, left)))
     return {"monitored": ids}
 
 

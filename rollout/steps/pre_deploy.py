@@ -13,6 +13,7 @@ from rollout.model import Hook, ReplicaState
 from rollout.plan import PreDeploy
 from rollout.ports import ExecResult
 from rollout.steps import hooks
+from rollout.steps.following import Following
 from rollout.steps.run import Run
 
 NAME = PreDeploy.kind
@@ -54,6 +55,7 @@ def _job(run: Run, hook: Hook) -> ExecResult:
 
 def _watched(run: Run, job: str, hook: Hook) -> ExecResult:
     engine, clock, told = run.ports.engine, run.ports.clock, hooks.Told(run, NAME)
+    following = Following(run)
     until, mark = clock.now() + hook.timeout, ""
     while True:
         container = engine.inspect(job)
@@ -68,4 +70,4 @@ def _watched(run: Run, job: str, hook: Hook) -> ExecResult:
         run.stop_if_asked()
         if clock.now() >= until:
             raise DeployFailed(f"it took longer than {hook.timeout:g} s and was stopped", details=tuple(told.last))
-        clock.sleep(min(GLANCE, max(0.0, until - clock.now())))
+        following.sleep(min(GLANCE, max(0.0, until - clock.now())))

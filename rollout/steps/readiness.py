@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from rollout.model import Health, HealthCheck, Pool, Replica, ReplicaState, ServiceSettings
@@ -27,9 +27,11 @@ class _Watch:
     pause: float = FIRST_PAUSE
 
 
-def why_never_ready(run: Run, replica_id: str, given_up: Callable[[], bool] = lambda: False) -> ReplicaFailed | None:
+def why_never_ready(
+    run: Run, replica_id: str, sleep: Callable[[float], None], given_up: Callable[[], bool] = lambda: False
+) -> ReplicaFailed | None:
     """Wait until the replica is ready; None then, else why it will not be. Returns early, with None, when the run is
-    interrupted or the wait `given_up`.
+    interrupted or the wait `given_up`. `sleep` is called with the seconds until the next look.
 
     A container that exits, restarts or is declared unhealthy ends the wait at once; else the deadline does.
     """
@@ -39,7 +41,7 @@ def why_never_ready(run: Run, replica_id: str, given_up: Callable[[], bool] = la
         return _failed(run, replica_id, replica_id[:12], "it was removed by somebody else")
     watch = _Watch(clock.now(), first.restart_count)
     deadline = watch.begun + check.healthy_deadline
-    if run.deadline and not run.undoing:
+    if run.deadline and not (run.undoing or run.record.switched):
         deadline = min(deadline, run.deadline)
     while True:
         replica = run.ports.engine.inspect(replica_id)
@@ -55,7 +57,7 @@ def why_never_ready(run: Run, replica_id: str, given_up: Callable[[], bool] = la
             return _failed(run, replica_id, first.name, waited, replica)
         if given_up():
             return None
-        clock.sleep(min(watch.pause, max(0.0, deadline - clock.now())))
+        sleep(min(watch.pause, max(0.0, deadline - clock.now())))
         watch.pause = min(watch.pause * PAUSE_GROWTH, check.interval)
 
 
@@ -85,18 +87,26 @@ def why_not_ready(run: Run, replica: Replica) -> str | None:
     return why_unready(run.ports.prober, run.settings, run.network, replica)
 
 
-def ready_pool(run: Run, ids: Iterable[str]) -> Pool:
+def ready_pool(run: Run, ids: Collection[str], needed: Collection[str] = ()) -> Pool:
     """The pool of those of `ids` that are where they were found ready. One that has another address has been restarted
-    since: it must pass a probe first, unless nothing would be left."""
+    since: it must pass a probe first, unless nothing would be left. Raises ReplicaFailed for what is `needed` and not
+    among them."""
     replicas = run.replicas()
     fit = [i for i in ids if i in replicas and stays_ready(run, replicas[i])]
+    lost = [i for i in needed if i not in fit]
+    if lost:
+        raise ReplicaFailed(
+            f"service {run.service}: ready before the switch, and no longer: {', '.join(i[:12] for i in lost)}",
+            lost,
+            details=[f"log: {line}" for i in lost for line in run.ports.engine.logs(i, LOG_LINES)],
+        )
     return run.pool_of(fit or ids, replicas)
 
 
 def stays_ready(run: Run, replica: Replica) -> bool:
     """Whether it may take traffic where it is: found ready there before, or by a probe now."""
     upstream = run.upstream(replica)
-    if upstream is None:
+    if upstream is None or not replica.running or replica.health is Health.UNHEALTHY:
         return False
     if run.ready_at.get(replica.id) != upstream:
         # the list may still say that it runs there, and somebody else by now be where it was: its probe would pass
@@ -111,6 +121,8 @@ def why_unready(prober: Prober, settings: ServiceSettings, network: str, replica
     """One look: None when Docker and our probe both pass."""
     if replica.health is Health.STARTING:
         return "its health check is still starting"
+    if replica.health is Health.UNHEALTHY:
+        return "its health check says unhealthy"
     host = replica.addresses.get(network, "")
     if not host:
         return f"it has no address on network {network}"

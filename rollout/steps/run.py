@@ -117,6 +117,8 @@ class Run:
     def no_way_back(self) -> str:
         """Why the rollout cannot be aborted any more; empty while it can."""
         done = self.plan.steps[: self.index]
+        if done and len(done) == len(self.plan.steps):
+            return "it is done already"
         if any(isinstance(step, KeepWarm) for step in done):
             return "the old replicas are put aside already"
         if any(isinstance(step, Remove) for step in done) and not (self.previous and self.previous.config):

@@ -15,7 +15,7 @@ from rollout.steps.run import Run
 def perform(run: Run, step: Switch) -> Mapping[str, Any]:
     run.stop_if_asked()
     wanted = run.live_after(step)
-    pool = ready_pool(run, wanted)
+    pool = ready_pool(run, wanted, () if run.undoing else run.members(step.add))
     if not pool.upstreams and not step.maintenance:
         raise DeployFailed(f"service {run.service}: the switch would leave no replica in the pool; it was not made")
     if not run.record.switched:

@@ -1,7 +1,8 @@
 """Back to what was: the inverse of any strategy, started from whatever is there.
 
 Old replicas that were stopped are started again (the same containers); those that are gone are made again from their
-stored revision. Traffic goes back before a new replica is drained, stopped and removed.
+stored revision. Traffic goes back before a new replica is drained, stopped and removed; except where both cannot run at
+once (`recreate`): there the new ones have to be gone before.
 """
 
 from __future__ import annotations
@@ -12,29 +13,36 @@ from rollout.model import Replica
 from rollout.plan import EXISTING, UNDO, Check, Drain, Observed, Plan, Remove, Restart, Start, Step, Stop, Switch
 
 
-def undo(observed: Observed, was_routed: Sequence[str], old: Sequence[str], switched: bool) -> Plan:
+def undo(
+    observed: Observed, was_routed: Sequence[str], old: Sequence[str], switched: bool, *, never_both: bool = False
+) -> Plan:
     """`was_routed`: ids in the pool when the rollout began; `old`: every container there was then; `switched`: whether
-    any switch was begun (even a replica that is not in the pool now may then have been: the proxy is asked)."""
+    any switch was begun (even a replica that is not in the pool now may then have been: the proxy is asked);
+    `never_both`: old and new must not run at once."""
     by_id = {r.id: r for r in observed.replicas}
     new = [r for r in observed.replicas if r.id not in set(old)]
     in_pool = tuple(r.id for r in observed.replicas if r.id in observed.routed and r.id not in was_routed)
     stopped = tuple(i for i in was_routed if i in by_id and not by_id[i].running)
     gone = [i for i in was_routed if i not in by_id]
     out = tuple(i for i in was_routed if i in by_id and by_id[i].running and i not in observed.routed)
-    steps: list[Step] = []
+    back: list[Step] = []
     added: tuple[int, ...] = (EXISTING,) if out else ()
     if stopped:
-        steps.append(Restart(UNDO, stopped))
+        back.append(Restart(UNDO, stopped))
         added += (UNDO,)
     if gone:
-        steps.append(Start(UNDO - 1, len(gone), previous=True))
+        back.append(Start(UNDO - 1, len(gone), previous=True))
         added += (UNDO - 1,)
     if added:
-        steps.append(Check(added))
+        back.append(Check(added))
+    away = _dispose(new, routed=switched or bool(in_pool))
+    if never_both and new and (stopped or gone):
+        before = [Switch(remove=in_pool, maintenance=observed.routed <= set(in_pool))] if in_pool or switched else []
+        return Plan((*before, *away, *back, Switch(add=added)), out)
     if added or in_pool or switched:
         # also when the pool looks right: a switch that failed in the middle may have left another one live
-        steps.append(Switch(add=added, remove=in_pool, maintenance=not was_routed))
-    return Plan((*steps, *_dispose(new, routed=switched or bool(in_pool))), out)
+        back.append(Switch(add=added, remove=in_pool, maintenance=not was_routed))
+    return Plan((*back, *away), out)
 
 
 def _dispose(new: Sequence[Replica], *, routed: bool) -> list[Step]:

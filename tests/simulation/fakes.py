@@ -84,6 +84,8 @@ class FakeEngine:
         if config == "":
             raise ComposeError("no configuration file provided")
         ids = []
+        if self.world.fixed_name and self.world.containers:
+            raise ComposeError("its container_name allows one container")
         for _ in range(count):
             ids.append(self.world.add(self._wanted(config), service=service).replica.id)
             self.world.tick("create: one made")
@@ -97,6 +99,7 @@ class FakeEngine:
             if not container.image.startable:
                 raise DeployFailed(f"container {replica_id[:12]} cannot be started")
             self.world.advance(0.2)
+            self.world.check_start(container)
             self.world.run(container)
 
     def stop(self, replica_id: str, timeout: float | None) -> None:

@@ -31,7 +31,8 @@ class Scenario:
     def __post_init__(self) -> None:
         self.world = World(seed=self.seed)
         self.world.images = {key.image_id: Image() for key in (V1, V2, V3)}
-        self.world.maintenance_allowed = self.settings.strategy == "recreate"
+        self.world.maintenance_allowed = self.world.never_both = self.settings.strategy == "recreate"
+        self.world.fixed_name = self.settings.remove_first
         self.clock = FakeClock(self.world)
         self.journal = MemoryJournal(self.clock)
         self.interrupted = False

@@ -106,6 +106,8 @@ class World:
     disk_full: bool = False
     drains_forever: bool = False
     maintenance_allowed: bool = False
+    never_both: bool = False  # of two revisions: a single writer, a published port
+    fixed_name: bool = False  # there can be one container
     deaths_expected: bool = False
     calls: int = 0
     changes: int = 0  # of what a controller could find after a crash: containers, proxy, journal, tags
@@ -306,6 +308,12 @@ class World:
         if stranger and (upstream.name, upstream.host) not in self.excused:
             who = holder.replica.name if holder is not None else "another project's container"
             raise Violated(f"{who} has {upstream.host} and gets requests for {upstream.name} (G2)")
+
+    def check_start(self, container: Container) -> None:
+        """Called at the instant of a start by rollout."""
+        others = [c for c in self.containers.values() if c.replica.running and c.replica.key != container.replica.key]
+        if self.never_both and others:
+            raise Violated(f"{container.replica.name} is started beside {others[0].replica.name}, of another revision")
 
     def check_stop(self, container: Container) -> None:
         """Called at the instant of a SIGTERM (G2) and of freeing an address (PROXIES 0.4)."""

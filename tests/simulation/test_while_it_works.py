@@ -1,0 +1,169 @@
+"""What happens to replicas while a deploy is at work: between two of its steps, and during the long ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from rollout.control import Wish
+from rollout.errors import Aborted, DeployFailed, NotUndone
+from rollout.events import Paused, StepStarted
+from rollout.model import (
+    FailureAction,
+    Hook,
+    Hooks,
+    ReplicaState,
+    RevisionKey,
+    Strategy,
+    UpdateConfig,
+)
+from tests.simulation.scenario import V1, V2, Scenario, settings
+from tests.simulation.world import SERVICE, Container
+
+BLUE_GREEN = Strategy.BLUE_GREEN
+
+
+def of(scenario: Scenario, key: RevisionKey) -> list[Container]:
+    return [c for c in scenario.world.containers.values() if c.replica.key == key]
+
+
+def when(scenario: Scenario, step: str, happens: Callable[[], None]) -> None:
+    """Once, as the first step of this kind begins."""
+
+    def look() -> None:
+        last = scenario.events[-1] if scenario.events else None
+        if isinstance(last, StepStarted) and last.step == step:
+            scenario.world.on_tick = lambda: None
+            happens()
+
+    scenario.world.on_tick = look
+
+
+def dies(scenario: Scenario, key: RevisionKey) -> Callable[[], None]:
+    def death() -> None:
+        scenario.world.deaths_expected = True
+        scenario.world.die(of(scenario, key)[0])
+
+    return death
+
+
+def routed(scenario: Scenario) -> set[str]:
+    return {upstream.host for upstream in scenario.world.loaded[SERVICE].upstreams}
+
+
+def test_one_that_dies_just_before_the_switch_fails_the_deploy() -> None:
+    scenario = Scenario(settings(strategy=BLUE_GREEN))
+    when(scenario, "switch", dies(scenario, V2))
+    with pytest.raises(DeployFailed, match="ready before the switch, and no longer"):
+        scenario.deploy(V2)
+    scenario.assert_settled(V1)
+
+
+def test_what_was_ready_before_a_pause_is_checked_after_it() -> None:
+    scenario = Scenario(settings(strategy=BLUE_GREEN))
+
+    def both_become_ill() -> None:
+        if isinstance(scenario.events[-1], Paused):
+            scenario.world.on_tick = lambda: None
+            scenario.world.deaths_expected = True
+            for container in of(scenario, V2):
+                container.image = replace(container.image, healthy=False)
+            scenario.ask(Wish.RESUME)
+
+    def pause() -> None:
+        scenario.ask(Wish.PAUSE)
+        scenario.world.on_tick = both_become_ill
+
+    when(scenario, "check", pause)
+    with pytest.raises(DeployFailed, match="HTTP 503"):
+        scenario.deploy(V2)
+    scenario.assert_settled(V1)
+
+
+def test_batches_that_take_long_are_no_failure_once_traffic_has_moved() -> None:
+    scenario = Scenario(settings(replicas=6, update=UpdateConfig(monitor=120.0), progress_deadline=600.0))
+    scenario.world.images[V2.image_id].boot = 3.0
+    receipt = scenario.deploy(V2)
+    assert receipt is not None and receipt.seconds > 600.0
+    scenario.assert_settled(V2)
+
+
+def test_the_others_are_monitored_for_as_long_as_if_none_had_failed() -> None:
+    lenient = UpdateConfig(monitor=60.0, failure_action=FailureAction.CONTINUE)
+    scenario = Scenario(settings(replicas=4, strategy=BLUE_GREEN, update=lenient))
+    when(scenario, "monitor", dies(scenario, V2))
+    began = scenario.world.now
+    with pytest.raises(NotUndone, match="1 new replica"):
+        scenario.deploy(V2)
+    assert scenario.world.now - began > 60.0
+    assert len(routed(scenario)) == 3
+
+
+def test_an_abort_is_heard_while_old_replicas_drain() -> None:
+    scenario = Scenario(settings(strategy=BLUE_GREEN, drain_timeout=3600.0))
+
+    def abort() -> None:
+        scenario.world.generations = [replace(g, ends=scenario.world.now + 600.0) for g in scenario.world.generations]
+        scenario.ask(Wish.ABORT)
+
+    when(scenario, "drain", abort)
+    began = scenario.world.now
+    with pytest.raises(Aborted):
+        scenario.deploy(V2)
+    assert scenario.world.now - began < 300.0
+    scenario.assert_settled(V1)
+
+
+LONG = {
+    "pre_deploy": settings(hooks=Hooks(pre_deploy=Hook(("migrate",), timeout=600.0))),
+    "check": settings(strategy=BLUE_GREEN),
+    "monitor": settings(strategy=BLUE_GREEN, update=UpdateConfig(monitor=60.0)),
+    "drain": settings(strategy=BLUE_GREEN, drain_timeout=600.0),
+}
+
+
+@pytest.mark.parametrize("step", LONG)
+def test_the_pool_follows_what_serves_during_a_long_step(step: str) -> None:
+    way = LONG[step]
+    lenient = replace(way.update, failure_action=FailureAction.CONTINUE)
+    scenario = Scenario(replace(way, replicas=3, update=lenient, health=replace(way.health, healthy_deadline=60.0)))
+    world, serving = scenario.world, V2 if step in ("monitor", "drain") else V1
+    world.images[V2.image_id].job_seconds = 60.0
+    world.images[V2.image_id].boot = 40.0 if step == "check" else 0.0
+    gone: list[float] = []
+
+    def death() -> None:
+        world.deaths_expected = True
+        victim = of(scenario, serving)[0]
+        address = victim.ip
+        world.generations = [replace(g, ends=world.now + 60.0) for g in world.generations]
+        world.die(victim)
+        began = world.now
+
+        def look() -> None:
+            if not gone and address not in routed(scenario):
+                gone.append(world.now - began)
+
+        world.on_tick = look
+
+    when(scenario, step, death)
+    if step == "monitor":
+        with pytest.raises(NotUndone, match="1 new replica"):
+            scenario.deploy(V2)
+    else:
+        scenario.deploy(V2)
+    assert gone and gone[0] <= way.health.interval + 1.0, gone
+
+
+@pytest.mark.parametrize("name", [False, True], ids=["a port", "a name"])
+def test_an_undo_of_recreate_never_runs_both(name: bool) -> None:
+    """`World.check_start` looks."""
+    scenario = Scenario(settings(strategy=Strategy.RECREATE, replicas=1, remove_first=name))
+    scenario.deploy(V2)
+    scenario.world.images[V1.image_id].healthy = False
+    with pytest.raises(DeployFailed, match="is not ready"):
+        scenario.deploy(V1)
+    scenario.assert_settled(V2)
+    assert {c.replica.state for c in scenario.world.containers.values()} == {ReplicaState.RUNNING}
