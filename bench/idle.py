@@ -207,7 +207,20 @@ def thousand(proxy: str) -> dict[str, Any]:
         engine, clock = Recorded(), SystemClock()
         services = {n: ServiceSettings(n, 8000, networks=("net",)) for n in engine.found}
         journal = SqliteJournal(Path(name, "state.db"), clock)
-        ports = Ports(engine, None, adapter, None, journal, FileLock(Path(name, "locks"), clock), clock, threads, None)  # type: ignore[arg-type]  # no images, no prober: nothing here asks them
+        nobody: Any = None  # no images, no prober, no hooks: nothing here asks them
+        recorded: Any = engine
+        ports = Ports(
+            recorded,
+            nobody,
+            adapter,
+            nobody,
+            journal,
+            FileLock(Path(name, "locks"), clock),
+            clock,
+            threads,
+            nobody,
+            nobody,
+        )
         controller = Controller(ports, lambda event: None, lambda candidate: True)
         controller._networks = dict.fromkeys(services, "net")  # the recorded engine's, which no proxy is on
         controller._proxy = adapter.identity()

@@ -20,7 +20,7 @@ from rollout.events import (
     Unfinished,
     Warned,
 )
-from rollout.model import Counters, FailureAction, Strategy
+from rollout.model import FailureAction, Strategy
 from rollout.plan import Check, Drain, Monitor, Observed, Plan, PostSwitch, Remove, Step, Stop, Switch
 from rollout.receipt import Receipt, total_usage
 from rollout.steps.following import Following
@@ -207,11 +207,6 @@ def _was_routed(run: Run) -> list[str]:
 
 
 def _receipt(run: Run, outcome: str, began: float, reason: str) -> Receipt:
-    by_revision: dict[str, Counters] = {}
-    for address, counters in run.counted.items():
-        if address in run.revision_of:
-            key = str(run.revision_of[address])
-            by_revision[key] = by_revision.get(key, Counters()) + counters
     old = [u for i, u in run.usage.items() if i in run.record.old]
     new = [u for i, u in run.usage.items() if i not in run.record.old]
     return Receipt(
@@ -226,7 +221,7 @@ def _receipt(run: Run, outcome: str, began: float, reason: str) -> Receipt:
         started_at=run.record.started_at,
         seconds=run.ports.clock.now() - began,
         phases=dict(run.phases),
-        requests=by_revision,
+        requests={str(number): counters for number, counters in run.requests.items()},
         uncounted=run.uncounted,
         cut=run.cut,
         old=total_usage(old),

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rollout.compose import Compose, LoadedProject, Options
+from rollout.compose import Compose, LoadedProject, Options, with_image
 from rollout.errors import EngineError
 from rollout.events import ComposeOutput, Notice, Sink
 from rollout.model import Finding, Project, ProxyType, ServiceSettings
@@ -188,7 +188,7 @@ def _assemble(
     proxy = _proxy(project, process, clock, str(state.proxy_lock))
     lock = FileLock(state.locks, clock)
     host = HostPrograms(project.name, project.directory, clock, held_fds)
-    ports = Ports(engine, engine, proxy, Probes(engine, clock), journal, lock, clock, threads, host)
+    ports = Ports(engine, engine, proxy, Probes(engine, clock), journal, lock, clock, threads, host, with_image)
     return Wired(project, loaded, compose, connection, engine, process, proxy, journal, lock, state, ports)
 
 

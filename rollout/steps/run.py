@@ -28,6 +28,7 @@ class Ports:
     clock: Clock
     fan_out: FanOut
     host: Host
+    with_image: Callable[[str, str, str], str]  # a resolved project (YAML), a service of it, its image from now on
 
 
 class ReplicaFailed(Unhealthy):
@@ -68,7 +69,8 @@ class Run:
     switched: dict[str, Switched] = field(default_factory=dict)  # replica id -> the switch that took it out
     tolerated: list[str] = field(default_factory=list)  # new replicas that failed and were left out (`continue`)
     cut: int = 0
-    counted: dict[str, Counters] = field(default_factory=dict)  # "ip:port" -> as the proxy counted
+    counted: dict[str, Counters] = field(default_factory=dict)  # "ip:port" -> what is in `requests` of its count
+    requests: dict[int, Counters] = field(default_factory=dict)  # revision number -> as the proxy counted
     uncounted: str = ""
     usage: dict[str, Usage] = field(default_factory=dict)
     revision_of: dict[str, int] = field(default_factory=dict)  # "ip:port" -> revision number
@@ -183,15 +185,10 @@ class Run:
 
     def revision_number(self, replica: Replica) -> int:
         """0 for a revision that was never deployed by us and has no number."""
-        new = replica.id not in self.record.old
-        if new or replica.key == self.record.target.key:
-            return self.record.target.number if new else self._number_of_old(replica)
-        return self._number_of_old(replica)
-
-    def _number_of_old(self, replica: Replica) -> int:
-        if self.previous is not None and replica.key == self.previous.key:
+        made_by_it = replica.id not in self.record.old
+        if self.previous is not None and replica.key == self.previous.key and (self.undoing or not made_by_it):
             return self.previous.number
-        return self.record.target.number if replica.key == self.record.target.key else 0
+        return self.record.target.number if made_by_it or replica.key == self.record.target.key else 0
 
     def next_switch(self) -> Switch | None:
         """The next switch of the plan, from the current step on."""
@@ -201,12 +198,18 @@ class Run:
         return (self.live | set(self.members(step.add))) - set(step.remove) - set(self.tolerated)
 
     def count(self) -> None:
-        """Read the proxy's counters; called before anything that forgets them, and at the end."""
+        """Read the proxy's counters; called before anything that forgets them or frees an address, and at the end. What
+        is new since the last time was served by who has the address now: the next replica to start may get it."""
         counted = self.ports.proxy.count(self.service, self.record.marker)
         self.uncounted = counted.missing
         for address, counters in counted.by_address.items():
+            number = self.revision_of.get(address)
+            if number is None:
+                continue
             known = self.counted.get(address, Counters())
-            self.counted[address] = Counters(max(known.requests, counters.requests), max(known.failed, counters.failed))
+            more = Counters(max(0, counters.requests - known.requests), max(0, counters.failed - known.failed))
+            self.counted[address] = known + more
+            self.requests[number] = self.requests.get(number, Counters()) + more
 
 
 def upstream_name(replica: Replica) -> str:

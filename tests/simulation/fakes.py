@@ -470,4 +470,10 @@ def ports(
     }
     broken = breakage or Breakage()
     made = {name: Watched(port, world, name, broken) for name, port in watched.items()}
-    return Ports(lock=lock or FakeLock(), clock=FakeClock(world), fan_out=fan_out, **made)
+    return Ports(
+        lock=lock or FakeLock(),
+        clock=FakeClock(world),
+        fan_out=fan_out,
+        with_image=lambda config, service, image: f"{config}, image {image}",
+        **made,
+    )

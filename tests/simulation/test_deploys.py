@@ -7,6 +7,8 @@ import pytest
 from rollout.errors import DeployFailed, EngineError, NotUndone, ProxyRejected
 from rollout.events import NothingToDo
 from rollout.model import (
+    Counted,
+    Counters,
     FailureAction,
     Hook,
     Hooks,
@@ -17,7 +19,7 @@ from rollout.model import (
     Strategy,
     UpdateConfig,
 )
-from tests.simulation.fakes import FakeEngine
+from tests.simulation.fakes import FakeEngine, FakeProxy
 from tests.simulation.scenario import V1, V2, V3, Scenario, settings
 from tests.simulation.world import SERVICE, Image
 
@@ -296,3 +298,18 @@ def test_an_old_replica_that_somebody_starts_again_goes_all_the_same() -> None:
     scenario.deploy(V2)
     assert again, "nothing was started again"
     scenario.assert_settled(V2)
+
+
+@pytest.mark.parametrize("strategy", [Strategy.ROLLING, Strategy.BLUE_GREEN])
+def test_requests_are_those_of_the_revision_that_had_the_address_then(
+    strategy: Strategy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an old replica's address has counted is not its successor's, who gets the address at once."""
+    scenario = Scenario(settings(replicas=3, strategy=strategy))
+    old = [f"{c.ip}:8000" for c in scenario.world.containers.values()]
+    counts = dict.fromkeys(old, Counters(100, 1))
+    monkeypatch.setattr(FakeProxy, "count", lambda proxy, service, marker: Counted(dict(counts)))
+    receipt = scenario.deploy(V2)
+    assert receipt is not None and receipt.previous is not None
+    served = {revision: counters for revision, counters in receipt.requests.items() if counters.requests}
+    assert served == {str(receipt.previous): Counters(300, 3)}

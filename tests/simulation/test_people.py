@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from rollout.controller import sync_once
 from rollout.deploy import Request, deploy
 from rollout.errors import DeployFailed, Interrupted, NotUndone, ProxyUnreachable, StateError
 from rollout.events import Event, Notice, RolloutStarted, StepStarted
@@ -23,6 +24,7 @@ from rollout.model import (
     Upstream,
 )
 from rollout.plan import Start
+from rollout.steps.run import Ports
 from tests.simulation.fakes import Breakage, FakeProxy, ports
 from tests.simulation.history import History
 from tests.simulation.others import Others
@@ -111,6 +113,65 @@ def test_a_killed_run_makes_again_what_served_and_nothing_older(gone: int) -> No
     assert V2 not in left and (gone == 2 or left == {V1, V3}), scenario.picture()
     scenario.deploy(V1)
     scenario.assert_settled(V1)
+
+
+class Tagged:
+    """A service whose image is always `shop:latest`, as of one that is built; Compose takes what that is by then."""
+
+    def __init__(self, way: ServiceSettings) -> None:
+        self.scenario = Scenario(way)
+        self.world = self.scenario.world
+
+    def made_from(self, key: RevisionKey, config: str | None) -> RevisionKey:
+        if config is not None and ", image " in config:
+            return RevisionKey("by id", config.rpartition(" ")[2])
+        return RevisionKey(key.config_hash, self.world.tags["shop:latest"])
+
+    def _ports(self, key: RevisionKey) -> Ports:
+        return ports(self.world, self.scenario.journal, lambda config: self.made_from(key, config))
+
+    def deploy(self, key: RevisionKey, crash_at: int | None = None) -> None:
+        self.world.tags["shop:latest"] = key.image_id
+        self.world.calls, self.world.crash_at = 0, crash_at
+        request = Request("shop", key, "shop:latest", f"config of {key.config_hash}")
+        try:
+            deploy(self._ports(key), self.scenario.settings, request, self.scenario.events.append, lambda: False)
+        finally:
+            self.world.crash_at = None
+
+    def sync(self, key: RevisionKey) -> None:
+        sync_once(self._ports(key), self.scenario.settings, self.scenario.events.append)
+
+    def images(self) -> set[str]:
+        return {c.replica.key.image_id for c in self.world.containers.values()}
+
+
+def test_old_containers_are_made_again_from_their_image_where_the_tag_has_moved_on() -> None:
+    """One name, so the old container is removed before the new one is made; and that more than once."""
+    service = Tagged(settings(strategy=Strategy.RECREATE, replicas=1, remove_first=True))
+    service.deploy(V2)
+    service.world.images[V3.image_id].healthy = False
+    for _ in range(2):
+        with pytest.raises(DeployFailed, match="is not ready"):
+            service.deploy(V3)
+        assert service.images() == {V2.image_id}
+        (container,) = service.world.containers.values()
+        assert container.ip in {u.host for u in service.world.loaded[SERVICE].upstreams}
+
+
+def test_a_killed_run_is_not_finished_with_another_image() -> None:
+    ended_well = 0
+    for call in range(20, 400):
+        service = Tagged(settings(strategy=Strategy.ROLLING))
+        try:
+            service.deploy(V2, crash_at=call)
+            break
+        except Crash:
+            service.world.tags["shop:latest"] = V3.image_id
+            service.sync(V3)
+        assert service.images() in ({V1.image_id}, {V2.image_id}), f"killed at call {call}"
+        ended_well += service.images() == {V2.image_id}
+    assert ended_well
 
 
 def test_a_proxy_that_does_not_answer_keeps_no_candidates_of_a_dead_run(monkeypatch: pytest.MonkeyPatch) -> None:
