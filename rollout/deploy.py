@@ -9,7 +9,7 @@ from functools import partial
 
 from rollout import membership, recover, strategies, warm
 from rollout.control import BY_FAILURE_ACTION, Wish
-from rollout.errors import Aborted, ImageNotFound, NotUndone, RolloutError, Unreachable
+from rollout.errors import Aborted, ImageNotFound, NotUndone, RolloutError, StateError, Unreachable
 from rollout.events import NothingToDo, Notice, Paused, RolloutStarted, Sink
 from rollout.execution import close, only_leaving, outcome_of, perform, serves_alone, undo, unfinished
 from rollout.model import FailureAction, Pool, Promotion, Revision, RevisionKey, ServiceSettings
@@ -229,8 +229,11 @@ def _left_as_it_is(run: Run, error: RolloutError) -> NotUndone | None:
             ),
         )
     if run.settings.update.failure_action is FailureAction.PAUSE and isinstance(error, ReplicaFailed):
-        run.ports.journal.mark_state(run.record.id, state="paused")
-        run.ports.journal.wish(run.record.id, Wish.PAUSE, BY_FAILURE_ACTION)
+        try:
+            run.ports.journal.mark_state(run.record.id, state="paused")
+            run.ports.journal.wish(run.record.id, Wish.PAUSE, BY_FAILURE_ACTION)
+        except StateError as failure:
+            run.notice(f"the journal cannot be written, so the next run will not know of the pause: {failure.message}")
         run.emit(Paused(run.service, run.record.id, BY_FAILURE_ACTION, run.plan.steps[run.index].text()))
         return NotUndone(
             f"{error.message}; paused, as failure_action says: old and new replicas run on, the pool stays as it was",

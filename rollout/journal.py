@@ -19,7 +19,7 @@ from typing import Any
 from rollout.errors import StateError
 from rollout.journal_pruning import KEPT, UNFINISHED, prune
 from rollout.journal_schema import bring_up_to_date, is_newer
-from rollout.model import Pool, PoolOptions, Revision, RevisionKey, Upstream
+from rollout.model import Pool, Revision, RevisionKey
 from rollout.ports import Clock, RolloutRecord, Warm, Wished
 
 
@@ -302,8 +302,4 @@ def _pool_text(pool: Pool | None) -> str | None:
 
 
 def _pool(text: str | None) -> Pool | None:
-    if text is None:
-        return None
-    data = json.loads(text)
-    options = PoolOptions(**{**data["options"], "hosts": tuple(data["options"]["hosts"])})
-    return Pool(data["service"], tuple(Upstream(**u) for u in data["upstreams"]), options)
+    return Pool.from_json(json.loads(text)) if text is not None else None

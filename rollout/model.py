@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class ReplicaState(StrEnum):
@@ -121,6 +122,12 @@ class Pool:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "upstreams", tuple(sorted(self.upstreams)))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Pool:
+        """The inverse of `asdict`, through JSON. Raises KeyError, TypeError, ValueError for what never was a pool."""
+        options = PoolOptions(**{**data["options"], "hosts": tuple(data["options"]["hosts"])})
+        return cls(str(data["service"]), tuple(Upstream(**upstream) for upstream in data["upstreams"]), options)
 
     def with_upstreams(self, upstreams: tuple[Upstream, ...]) -> Pool:
         return Pool(self.service, upstreams, self.options)

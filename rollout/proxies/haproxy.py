@@ -21,9 +21,9 @@ from rollout.proxies.haproxy_candidate import Candidates
 from rollout.proxies.haproxy_changes import Command, admit, leftovers, not_serving, retire
 from rollout.proxies.haproxy_config import ConfigDirectory, ServerLine, server_lines, structure
 from rollout.proxies.haproxy_cut import cut
-from rollout.proxies.haproxy_lock import exclusively
 from rollout.proxies.haproxy_socket import EVERY, Refused, Silent
 from rollout.proxies.haproxy_sockets import Sockets, command_line, config_lines, find_sockets
+from rollout.proxies.lock import exclusively
 from rollout.waiting import DeadlinePassed, wait_for
 
 CONFIRM_TIMEOUT = 10.0

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rollout.errors import StateError
-from rollout.model import Pool, PoolOptions, Upstream
+from rollout.model import Pool
 from rollout.proxies.haproxy_files import tokens
 
 HEADER = "# rollout: "
@@ -145,10 +145,7 @@ def decode(text: str) -> Pool | None:
     if not first.startswith(HEADER):
         return None
     try:
-        values = json.loads(first.removeprefix(HEADER))
-        options = {**values["options"], "hosts": tuple(values["options"]["hosts"])}
-        upstreams = tuple(Upstream(**upstream) for upstream in values["upstreams"])
-        return Pool(values["service"], upstreams, PoolOptions(**options))
+        return Pool.from_json(json.loads(first.removeprefix(HEADER)))
     except (KeyError, TypeError, ValueError):
         return None
 

@@ -28,11 +28,11 @@ class HostProcess:
         return f"{self._program} on this host"
 
     def identity(self) -> str:
-        pid = self._pid()
-        return f"{pid}@{_started(pid)}"
+        eldest = self._masters()[-1]
+        return f"{eldest}@{_started(eldest)}"
 
     def argv(self) -> list[str]:
-        return (_PROC / str(self._pid()) / "cmdline").read_text(errors="replace").rstrip("\0").split("\0")
+        return _command_line(self._pid()).rstrip("\0").split("\0")
 
     def exec(self, argv: Sequence[str], *, user: str = "", timeout: float = 30.0) -> ExecResult:
         account = user.partition(":")[0] if user and os.geteuid() == 0 else None
@@ -62,10 +62,12 @@ class HostProcess:
             os.kill(self._pid(), signal.Signals[f"SIG{name}"])
         except PermissionError as error:
             raise ProxyUnreachable(f"may not signal {self.describe()}", hint="run rollout as root") from error
+        except ProcessLookupError as error:
+            raise ProxyUnreachable(f"{self.describe()} has just ended") from error
 
     def processes(self) -> list[Process]:
-        main = self._pid()
-        return [Process(pid, _title(pid)) for pid in _pids() if main in (pid, _parent(pid))]
+        masters = set(self._masters())
+        return [Process(pid, _title(pid)) for pid in _pids() if masters & {pid, _parent(pid)}]
 
     def output(self, since: float, until: float | None = None) -> list[str]:  # noqa: ARG002  # as its log says no times
         if self._log is None or not self._log.is_file() or self._log.stat().st_mtime < since:
@@ -86,6 +88,14 @@ class HostProcess:
             return Path(path).read_bytes()
         except OSError:
             return None
+
+    def _masters(self) -> list[int]:
+        """The process of the pid file, and before an upgrade of nginx's program is over (USR2, as packages do it) the
+        former master that has started it: its workers serve until it ends."""
+        masters = [self._pid()]
+        while _title(parent := _parent(masters[-1])).startswith("nginx: master process"):
+            masters.append(parent)
+        return masters
 
     def _pid(self) -> int:
         try:
@@ -122,8 +132,13 @@ def _started(pid: int) -> str:
 
 
 def _title(pid: int) -> str:
+    return _command_line(pid).replace("\0", " ").strip()
+
+
+def _command_line(pid: int) -> str:
+    """Empty when it is gone."""
     try:
-        return (_PROC / str(pid) / "cmdline").read_text(errors="replace").replace("\0", " ").strip()
+        return (_PROC / str(pid) / "cmdline").read_text(errors="replace")
     except OSError:
         return ""
 

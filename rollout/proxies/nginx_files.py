@@ -11,7 +11,6 @@ change the proxy, and remembers a change that was published but not seen live.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -22,9 +21,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from rollout.errors import Fault, LockHeld, SpecError, StateError
+from rollout.errors import Fault, SpecError, StateError
 from rollout.ports import Clock
-from rollout.waiting import DeadlinePassed, wait_for
+from rollout.proxies.lock import exclusively
 
 CURRENT = "current"
 ENTRY = "rollout.conf"
@@ -237,30 +236,14 @@ class LedgerFile:
         self.write(replace(self.read(), **changes))  # type: ignore[arg-type]  # the fields' own types, by the callers
 
     @contextmanager
-    def hold(self, timeout: float = 60.0) -> Iterator[Ledger]:
-        """The lock, freed by the kernel when the process dies. Raises LockHeld after `timeout` seconds."""
-        with told(f"open {self._path}", hint=_STATE_HINT):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.touch()
-            file = self._path.open("r+b", buffering=0)  # in append mode pwrite(2) ignores the place it is given
-        with file:
-            try:
-                wait_for(self._clock, lambda: _locked(file), timeout=timeout, longest=0.05)
-            except DeadlinePassed:
-                raise LockHeld(f"another rollout has been changing the proxy for {timeout:.0f} s") from None
+    def hold(self) -> Iterator[Ledger]:
+        """The lock, freed by the kernel when the process dies. Raises StateError."""
+        with exclusively(str(self._path), self._clock) as file:
             self._held = file
             try:
                 yield self.read()
             finally:
                 self._held = None
-
-
-def _locked(file: IO[bytes]) -> bool | None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return None
-    return True
 
 
 def _ledger(record: bytes) -> Ledger:

@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 from rollout.errors import ProxyRejected
-from rollout.model import Pool, PoolOptions, Upstream
+from rollout.model import Pool
 from rollout.proxies.render import Templates, checked_pool
 
 STATUS = "rollout-status.conf"
@@ -77,10 +77,7 @@ def pool_of(content: bytes | None) -> Pool | None:
     """The pool that a service's file was rendered from, None when it does not say."""
     known = _header(content)
     try:
-        options = dict(known["options"])
-        options["hosts"] = tuple(options["hosts"])
-        upstreams = tuple(Upstream(**upstream) for upstream in known["upstreams"])
-        return Pool(str(known["service"]), upstreams, PoolOptions(**options))
+        return Pool.from_json(known)
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
 

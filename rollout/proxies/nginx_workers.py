@@ -71,8 +71,8 @@ class Token:
             return None
 
 
-# With these a client connection may carry several requests at once, one request may open several upstream connections,
-# or a worker opens connections of its own: counting pairs then proves nothing.
+# With these a client connection may carry several requests at once, one request may open several upstream connections
+# or outlive its client, or a worker opens connections of its own: counting pairs then proves nothing.
 _SUBREQUESTS = frozenset({"mirror", "auth_request", "slice", "add_before_body", "add_after_body", "health_check"})
 _SWITCHES = frozenset({"http2", "http3", "ssi", "ssl_stapling", "ssl_ocsp", "proxy_cache_background_update"})
 
@@ -86,7 +86,7 @@ def pids_only(config: LoadedConfig) -> str:
         name, first = directive.name, directive.args[0] if directive.args else ""
         if (
             (name in _SUBREQUESTS and first != "off")
-            or (name in _SWITCHES and first == "on")
+            or ((name in _SWITCHES or name.endswith("_ignore_client_abort")) and first == "on")
             or (name == "listen" and ({"http2", "quic"} & set(directive.args) or first.startswith("unix:")))
             or name.startswith(("js_", "perl"))
             or "_by_lua" in name

@@ -9,7 +9,7 @@ from typing import Any
 
 from rollout.errors import DeployFailed
 from rollout.model import InFlight, Switched, Upstream
-from rollout.plan import Drain
+from rollout.plan import Drain, KeepWarm
 from rollout.steps.following import Following
 from rollout.steps.readiness import ready_pool
 from rollout.steps.run import Run
@@ -47,6 +47,11 @@ def _named(run: Run, upstreams: list[Upstream]) -> bool:
     return bool(named) and not named & {u.address for u in run.pool_of(run.live, run.replicas()).upstreams}
 
 
+def _kept_warm(run: Run) -> bool:
+    """nginx's connections to a replica that is not stopped live as long as the worker that holds them."""
+    return any(isinstance(step, KeepWarm) for step in run.plan.steps)
+
+
 def _drain(run: Run, switched: Switched | None, upstreams: list[Upstream]) -> int:
     following = Following(run)
 
@@ -71,8 +76,8 @@ def _drain(run: Run, switched: Switched | None, upstreams: list[Upstream]) -> in
         wait_for(run.ports.clock, look, timeout=run.settings.drain_timeout, longest=LONGEST_PAUSE)
     except DeadlinePassed:
         cut = run.ports.proxy.cut(switched, upstreams)
-        run.notice(
-            f"the drain limit of {run.settings.drain_timeout:g} s has passed: {cut} connections to old replicas are cut"
-        )
+        when = ", at the latest when these are stopped" if _kept_warm(run) else ""
+        passed = f"the drain limit of {run.settings.drain_timeout:g} s has passed"
+        run.notice(f"{passed}: {cut} connections to old replicas are cut{when}")
         return cut
     return 0

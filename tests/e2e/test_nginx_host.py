@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -146,6 +147,31 @@ def test_switch_drain_and_count(host: Host, apps: list[Upstream]) -> None:
     assert counted.missing == ""
     assert {address: c.requests for address, c in counted.by_address.items()} == {one.address: 2, two.address: 1}
     assert adapter.switch(Pool("web", (two,))).reloaded is False
+
+
+def test_workers_of_a_program_that_is_being_upgraded_are_waited_for(host: Host, apps: list[Upstream]) -> None:
+    """USR2, then QUIT, as Debian's package does it: the pid file names the new master while the old one's workers go on
+    with what they have."""
+    adapter, (one, two) = host.adapter(), apps
+    adapter.switch(Pool("web", (one,)))
+    pid_file = Path(host.settings.pid_file)
+    old = int(pid_file.read_text())
+    with contextlib.closing(socket.create_connection(("127.0.0.1", host.port), timeout=10)) as client:
+        client.sendall(b"GET / HT")
+        assert host.get() == (200, "one")
+        switched = adapter.switch(Pool("web", (two,)))
+        os.kill(old, signal.SIGUSR2)
+        eventually(lambda: True if pid_file.exists() and int(pid_file.read_text() or old) != old else None)
+        eventually(lambda: True if host.process.processes() else None)
+        os.kill(old, signal.SIGQUIT)
+        for _ in range(20):
+            assert not adapter.in_flight(switched, [one]).drained
+        client.sendall(b"TP/1.0\r\n\r\n")
+        assert client.recv(65536).endswith(b"one") or client.recv(65536).endswith(b"one")
+    eventually(lambda: adapter.in_flight(switched, [one]).drained or None)
+    eventually(lambda: None if str(old) in host.process.identity() else True)
+    assert adapter.in_flight(switched, [one]).drained
+    assert host.get() == (200, "two")
 
 
 def test_a_refused_reload_tells_nginx_own_words(host: Host, apps: list[Upstream]) -> None:

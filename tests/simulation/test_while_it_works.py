@@ -167,3 +167,16 @@ def test_an_undo_of_recreate_never_runs_both(name: bool) -> None:
         scenario.deploy(V1)
     scenario.assert_settled(V2)
     assert {c.replica.state for c in scenario.world.containers.values()} == {ReplicaState.RUNNING}
+
+
+def test_a_pause_by_failure_action_is_told_as_one_on_a_full_disk_too() -> None:
+    scenario = Scenario(settings(strategy=BLUE_GREEN, update=UpdateConfig(failure_action=FailureAction.PAUSE)))
+    scenario.world.images[V2.image_id].healthy = False
+
+    def fill() -> None:
+        scenario.world.disk_full = True
+
+    when(scenario, "check", fill)
+    with pytest.raises(NotUndone, match="paused, as failure_action says"):
+        scenario.deploy(V2)
+    assert len(of(scenario, V1)) == 2 and len(of(scenario, V2)) == 2

@@ -139,6 +139,8 @@ def test_a_token_survives_as_text() -> None:
         ("http { server { http2 off; location / { auth_request off; } } }", True),
         ("http { server { location / { mirror /m; } } }", False),
         ("http { server { listen unix:/run/x; } }", False),
+        ("http { server { location / { proxy_ignore_client_abort on; } } }", False),
+        ("http { server { location / { fastcgi_ignore_client_abort off; } } }", True),
         ("http { server { location / { access_by_lua_file x.lua; } } }", False),
     ],
 )
