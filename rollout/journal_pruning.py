@@ -10,7 +10,10 @@ KEPT = 500  # ended rollouts of a service; the last revisions by number too, use
 
 def prune(db: sqlite3.Connection, rollout: int, kept: int) -> None:
     """Forget the oldest rollouts of this one's service, and the revisions that nothing speaks of any more."""
-    (service,) = db.execute("SELECT service FROM rollout WHERE id = ?", (rollout,)).fetchone()
+    row = db.execute("SELECT service FROM rollout WHERE id = ?", (rollout,)).fetchone()
+    if row is None:
+        return  # the journal was lost while it was under way
+    (service,) = row
     limit = db.execute(
         "SELECT id FROM rollout WHERE service = ? ORDER BY id DESC LIMIT 1 OFFSET ?", (service, kept)
     ).fetchone()

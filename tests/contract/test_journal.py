@@ -253,6 +253,16 @@ def test_a_torn_file_is_put_aside_and_told(tmp_path: Path, damage: Callable[[byt
     assert len(told) == 1 and len(list(tmp_path.glob("state.db.broken-*"))) == 1
 
 
+def test_the_end_of_a_rollout_that_was_lost_meanwhile_is_nothing_to_write_down(journal: SqliteJournal) -> None:
+    """The file was deleted under a rollout, which then goes on with the one that is begun anew."""
+    known = _begin(journal)
+    journal.step_begun(known.id + 1, 0, "stop", {})
+    journal.step_done(known.id + 1, 0, {})
+    journal.mark_state(known.id + 1, state="undoing", switched=True)
+    journal.finish(known.id + 1, "deployed", {})
+    assert journal.live("web") is None and journal.unfinished("web") == known
+
+
 def test_deleted_while_in_use_it_says_so_and_is_begun_anew(tmp_path: Path) -> None:
     path = tmp_path / "state" / "state.db"
     journal = SqliteJournal(path, SystemClock())

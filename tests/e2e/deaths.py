@@ -11,6 +11,8 @@ from tests.load import Failure, Mix
 # Seconds after its process died in which a request that was inside is seen to have failed: the load's own process may
 # have to wait for a processor. A dead replica that stays in the pool costs requests for 8.5 to 9.9 s.
 AT_ONCE = 2.0
+CONNECT_TIMEOUT = 2.0  # seconds; of both proxies, in tests/e2e/projects.py
+UNANSWERED = 2 * CONNECT_TIMEOUT + AT_ONCE  # an address that answers no more is waited for, two in a pool one by one
 NOBODY_ASKED = frozenset({"http_503", "http_504", "refused"})  # a request that met no replica at all
 
 

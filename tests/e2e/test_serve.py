@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.deaths import AT_ONCE, NOBODY_ASKED, Deaths
+from tests.e2e.deaths import NOBODY_ASKED, UNANSWERED, Deaths
 from tests.e2e.projects import Container, Edge, Shop, docker, eventually, healthy, in_pool, project, serving
 from tests.load import Load, Mix
 
@@ -22,7 +22,6 @@ MIX = Mix.light()
 SIGKILLS = 4  # in HAPPENINGS: these leave the application no time to say
 UNREAD = 2  # how many requests had reached its sockets and were not read
 SECRET = "planted-where-no-log-may-have-it"
-CONNECT_TIMEOUT = 2.0  # seconds; of both proxies, in tests/e2e/projects.py
 # seconds until a dead one is out of the pool: a reload on a busy machine. One that was not seen to die left with the
 # next look at everything, after 8.5 to 9.9 s.
 LEAVES = 6.0
@@ -127,7 +126,7 @@ def test_when_all_are_restarted_only_their_absence_is_felt(edge: Edge, short_dir
         started(shop)
         with shop.load(Mix(get=2, post=2, fresh=2)) as load:
             load.wait_for(50)
-            absence = Deaths(MIX, grace=2 * CONNECT_TIMEOUT + AT_ONCE)  # an address that answers no more is waited for
+            absence = Deaths(MIX, grace=UNANSWERED)
             with absence.now():
                 shop.compose("restart", "-t", "1", "web")
                 eventually(lambda: shop.answers() == "1", "an answer")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.deaths import Deaths
+from tests.e2e.deaths import UNANSWERED, Deaths
 from tests.e2e.projects import EDGES, Edge, Shop, containers, docker, running
 from tests.faults.middle import (
     EDGE_PAIR,
@@ -22,6 +22,7 @@ from tests.faults.middle import (
     HALF_DONE,
     MIDDLES,
     STEPS,
+    SWITCHED,
     lossless,
     rolling,
     spawn,
@@ -90,7 +91,7 @@ def test_compose_commands_in_the_middle(edge: Edge, point: Point, short_director
                 sweep = Sweep(shop, load, ROLLING)
                 target, _ = sweep.targets()
                 shop.tag(target)
-                deaths = Deaths(MIX)
+                deaths = Deaths(MIX, grace=UNANSWERED)  # what was removed answers no more
                 with deaths.now():
                     with stopped_at(point, shop, "deploy", "web") as run:
                         assert load.progress()["failed"] == 0, "nobody has done anything yet"
@@ -252,12 +253,23 @@ def put_aside(shop: Shop, expected: bool) -> None:
         file.unlink()
 
 
+@pytest.mark.daily
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("damage", [delete_it, garbage])
+def test_state_damaged_after_the_switch(damage: Callable[[Path], None], short_directory: Path) -> None:
+    in_the_middle(EDGES[2], short_directory, damage, [SWITCHED])
+
+
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("damage", [delete_it, garbage, holes, locks_gone])
 @pytest.mark.parametrize("edge", EDGE_PAIR, ids=str)
 def test_state_damaged_in_the_middle(edge: Edge, damage: Callable[[Path], None], short_directory: Path) -> None:
-    with rolling(edge, short_directory) as sweep:
-        for point in MIDDLES:
+    in_the_middle(edge, short_directory, damage, MIDDLES)
+
+
+def in_the_middle(edge: Edge, directory: Path, damage: Callable[[Path], None], points: Sequence[Point]) -> None:
+    with rolling(edge, directory) as sweep:
+        for point in points:
             target, _ = sweep.targets()
             shop, version = sweep.shop, sweep.live_version()
             shop.tag(target)
