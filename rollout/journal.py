@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,7 @@ class SqliteJournal:
     def finish(self, rollout: int, state: str, receipt: Mapping[str, Any]) -> None:
         with self._write() as db:
             db.execute("UPDATE rollout SET state = ?, receipt = ? WHERE id = ?", (state, json.dumps(receipt), rollout))
+            _add_up(db, rollout, state, receipt)
             if state == "deployed":
                 db.execute(
                     "INSERT INTO live (service, number) SELECT service, target FROM rollout WHERE id = ?"
@@ -179,13 +180,18 @@ class SqliteJournal:
         rows = self._read("SELECT * FROM rollout WHERE id = ?", (number,))
         return self._record(rows[0]) if rows else None
 
-    def outcomes(self, known: Container[int] = ()) -> Iterator[tuple[int, str, str, dict[str, Any]]]:
-        """Ended rollouts that are not `known`: number, service, outcome, receipt."""
-        marks = ",".join("?" * len(UNFINISHED))
-        for row in self._read(f"SELECT id FROM rollout WHERE state NOT IN ({marks})", UNFINISHED):  # noqa: S608
-            if row["id"] not in known:
-                (one,) = self._read("SELECT service, state, receipt FROM rollout WHERE id = ?", (row["id"],))
-                yield row["id"], one["service"], one["state"], json.loads(one["receipt"])
+    def totals(self) -> Totals:
+        """Of all rollouts that have ended, those forgotten too."""
+        ended = self._read("SELECT * FROM total", ())
+        phases = self._read("SELECT * FROM phase_total", ())
+        cut: dict[str, int] = {}
+        for row in ended:
+            cut[row["service"]] = cut.get(row["service"], 0) + row["cut"]
+        return Totals(
+            {(row["service"], row["outcome"]): row["rollouts"] for row in ended},
+            cut,
+            {(row["service"], row["phase"]): (row["rollouts"], row["seconds"]) for row in phases},
+        )
 
     def close(self) -> None:
         if self._connection is not None:
@@ -290,6 +296,29 @@ class SqliteJournal:
         self._path.replace(aside)
         self._path.with_name(f"{self._path.name}-journal").unlink(missing_ok=True)  # else played back into the new one
         self._notice(f"the journal was damaged and is begun anew from what runs; the old file is {aside}")
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """`outcomes` by service and outcome, `cut` connections by service; of each service and phase how many rollouts had
+    it, and the seconds that they spent there."""
+
+    outcomes: Mapping[tuple[str, str], int]
+    cut: Mapping[str, int]
+    phases: Mapping[tuple[str, str], tuple[int, float]]
+
+
+def _add_up(db: sqlite3.Connection, rollout: int, outcome: str, receipt: Mapping[str, Any]) -> None:
+    db.execute(
+        "INSERT INTO total (service, outcome, rollouts, cut) SELECT service, ?, 1, ? FROM rollout WHERE id = ?"
+        " ON CONFLICT (service, outcome) DO UPDATE SET rollouts = rollouts + 1, cut = cut + excluded.cut",
+        (outcome, int(receipt.get("cut") or 0), rollout),
+    )
+    db.executemany(
+        "INSERT INTO phase_total (service, phase, rollouts, seconds) SELECT service, ?, 1, ? FROM rollout WHERE id = ?"
+        " ON CONFLICT (service, phase) DO UPDATE SET rollouts = rollouts + 1, seconds = seconds + excluded.seconds",
+        [(phase, float(seconds), rollout) for phase, seconds in (receipt.get("phases") or {}).items()],
+    )
 
 
 def _revision(row: sqlite3.Row) -> Revision:

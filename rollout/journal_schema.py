@@ -43,7 +43,24 @@ UPDATE rollout SET before = (SELECT number FROM live WHERE live.service = rollou
   WHERE state IN ('running', 'undoing', 'paused')
 """
 
-_SCRIPTS = (_TABLES, _WISHES, _BEFORE)
+# sums that go on when the rollouts they are of have been forgotten
+_TOTALS = """
+CREATE TABLE total (
+  service TEXT NOT NULL, outcome TEXT NOT NULL, rollouts INTEGER NOT NULL, cut INTEGER NOT NULL,
+  PRIMARY KEY (service, outcome)
+) STRICT;
+CREATE TABLE phase_total (
+  service TEXT NOT NULL, phase TEXT NOT NULL, rollouts INTEGER NOT NULL, seconds REAL NOT NULL,
+  PRIMARY KEY (service, phase)
+) STRICT;
+INSERT INTO total SELECT service, state, count(*), sum(coalesce(json_extract(receipt, '$.cut'), 0)) FROM rollout
+  WHERE state NOT IN ('running', 'undoing', 'paused') GROUP BY service, state;
+INSERT INTO phase_total SELECT service, phase.key, count(*), sum(phase.value)
+  FROM rollout, json_each(rollout.receipt, '$.phases') AS phase
+  WHERE state NOT IN ('running', 'undoing', 'paused') GROUP BY service, phase.key
+"""
+
+_SCRIPTS = (_TABLES, _WISHES, _BEFORE, _TOTALS)
 VERSION = len(_SCRIPTS)
 
 

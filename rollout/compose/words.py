@@ -29,6 +29,8 @@ _TOO_OLD = re.compile(
     r"unknown (?:shorthand )?flag|unknown command|Unsupported config option for|is not a docker command"
 )
 _YAML_PATH = re.compile(r"\b((?:services|networks|volumes|configs|secrets)\.[\w.\-\[\]]*[\w\]])")
+# what follows is the value itself, a password maybe
+_VALUE_TOLD = re.compile(r"(invalid interpolation format for \S+?\.)(?= |$).*", re.DOTALL)
 _FILE = re.compile(r"(/[^\s:]+)")
 
 # what Compose's words hold → what to do about it
@@ -37,6 +39,7 @@ _HINTS = (
     (r"required variable (\S+) is missing", r"export \1, or set it in .env"),
     (r"env file|no such file|Couldn't find env file", "check the path; relative ones start at the project directory"),
     (r"Additional property (.+?) is not allowed", r"Compose does not know \1 there; is it a typing error?"),
+    (r"invalid interpolation format", "write $$ for a dollar sign that is meant, ${NAME} for a variable"),
     (r"already defined at line", "remove one of the two"),
     (r"yaml: ", "check indentation, quotes and brackets near that line"),
     (r"depends on undefined service", "define that service, or remove it from depends_on"),
@@ -62,7 +65,8 @@ def said(output: str) -> list[str]:
 
 def config_error(stderr: str, files: Sequence[str] = ()) -> RolloutError:
     """`docker compose config` failed: nearly always the user's file, one of `files`."""
-    message = " ".join(said(stderr)) or "docker compose config failed without a word"
+    told = " ".join(said(stderr)) or "docker compose config failed without a word"
+    message = _VALUE_TOLD.sub(r"\1", told)
     if _TOO_OLD.search(message):
         return _too_old(message)
     if _NO_ENGINE.search(message):

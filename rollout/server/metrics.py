@@ -35,7 +35,6 @@ class Metrics:
 
     def __init__(self, view: View, traffic: Traffic, tally: Tally, clock: Clock) -> None:
         self._view, self._traffic, self._tally, self._clock = view, traffic, tally, clock
-        self._past = _Past()
         self._in_sync: dict[str, float] = {}  # service -> clock.now() when its pool was last seen to be right
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -50,7 +49,7 @@ class Metrics:
     def _look(self) -> None:
         self._status = self._view.status()
         with self._view.looking() as wired:
-            self._past.learn(wired.journal.outcomes(self._past.known))
+            self._past = wired.journal.totals()
         try:
             self._traffic.look()
             with self._view.looking() as wired:
@@ -74,9 +73,14 @@ class Metrics:
 
     def _of_rollouts(self, project: str) -> Iterable[Metric]:
         past, labels = self._past, ("project", "service")
+        # a counter that appears with its first event at 1 has, for `increase`, never increased
         names = [service["service"] for service in self._status["services"]]
-        past.begin_at_zero(names)
-        yield _counter("rollouts", "Rollouts that have ended.", (*labels, "outcome"), _with(project, past.outcomes))
+        outcomes: dict[tuple[str, ...], float] = {(name, outcome): 0 for name in names for outcome in ENDED}
+        outcomes.update(past.outcomes.items())
+        cut: dict[tuple[str, ...], float] = {
+            (name,): count for name, count in {**dict.fromkeys(names, 0), **past.cut}.items()
+        }
+        yield _counter("rollouts", "Rollouts that have ended.", (*labels, "outcome"), _with(project, outcomes))
         phases = SummaryMetricFamily(
             "rollout_phase_duration_seconds", "Time rollouts spent in each phase.", labels=(*labels, "phase")
         )
@@ -88,7 +92,7 @@ class Metrics:
         yield phases
         yield drains
         yield _counter(
-            "connections_cut", "Connections closed by force at the drain limit.", labels, _with(project, past.cut)
+            "connections_cut", "Connections closed by force at the drain limit.", labels, _with(project, cut)
         )
 
     def _of_services(self, project: str) -> Iterable[Metric]:
@@ -105,7 +109,7 @@ class Metrics:
             (*labels, "revision"),
             weights.items(),
         )
-        ready = {(project, s["service"]): sum(map(is_ready, s["replicas"])) for s in services}
+        ready = {(project, s["service"]): ready_count(s) for s in services}
         yield _gauge("replicas_ready", "Replicas that run and are not unhealthy.", labels, ready.items())
         wanted = {(project, s["service"]): s["wanted"] for s in services}
         yield _gauge("replicas_wanted", "Replicas that are declared.", labels, wanted.items())
@@ -143,39 +147,18 @@ class Metrics:
         return now - self._in_sync.setdefault(name, now)
 
 
-class _Past:
-    """Sums over the rollouts that have ended."""
-
-    def __init__(self) -> None:
-        self.known: set[int] = set()
-        self.outcomes: Counter[tuple[str, ...]] = Counter()
-        self.cut: Counter[tuple[str, ...]] = Counter()
-        self.phases: dict[tuple[str, str], tuple[int, float]] = {}
-
-    def begin_at_zero(self, services: Iterable[str]) -> None:
-        """A counter that appears with its first event at 1 has, for `increase`, never increased."""
-        for service in services:
-            self.cut[service,] += 0
-            for outcome in ENDED:
-                self.outcomes[service, outcome] += 0
-
-    def learn(self, ended: Iterable[tuple[int, str, str, Mapping[str, Any]]]) -> None:
-        for number, service, outcome, receipt in ended:
-            self.known.add(number)
-            self.outcomes[service, outcome] += 1
-            self.cut[service,] += int(receipt.get("cut") or 0)
-            for phase, seconds in (receipt.get("phases") or {}).items():
-                count, total = self.phases.get((service, phase), (0, 0.0))
-                self.phases[service, phase] = (count + 1, total + float(seconds))
-
-
 def is_ready(replica: Mapping[str, Any]) -> bool:
     return replica["state"] == "running" and replica["health"] in ("none", "healthy")
 
 
+def ready_count(service: Mapping[str, Any]) -> int:
+    """Of those that serve or would: warm ones take no requests."""
+    return sum(is_ready(replica) for replica in service["replicas"] if replica["pool"] != "warm")
+
+
 def in_sync(service: Mapping[str, Any]) -> bool:
-    """Whether the pool is the ready replicas of the live revision, or a rollout's, which sees to it."""
-    if service["lock"]:
+    """Whether the pool is the ready replicas of the live revision, or a rollout's, which sees to it or is paused."""
+    if service["lock"] or service["unfinished"]:
         return True
     live = service["live"]["revision"] if service["live"] else None
     return all((replica["pool"] == "in") == (is_ready(replica) and replica["revision"] == live)

@@ -25,6 +25,7 @@ KINDS = ("deploy", "rollback", "sync")
 KEPT = 50  # ended operations that can still be asked for
 UNDER_WAY = 50  # operations that may wait or run at once
 QUEUE = 600.0  # seconds an operation waits for the rollouts before it, where nothing else is said
+LOADING = 4  # operations that load their project at once, each by two processes of Compose
 GLANCE = 0.5  # seconds between two looks whether a waiting operation is still wanted
 
 
@@ -132,6 +133,7 @@ class ThreadOperations:
         self._wire, self._emit, self._clock, self._record = wire, emit, clock, record
         self._jobs: dict[int, _Job] = {}
         self._changed = threading.Condition()
+        self._loading = threading.BoundedSemaphore(LOADING)
         self._last = 0
         self._closed = False
 
@@ -164,8 +166,14 @@ class ThreadOperations:
             job = _Job(Operation(self._last, asked, "queued", self._clock.wall()), self._clock)
             self._jobs[self._last] = job
             self._forget_old()
-        job.thread = threading.Thread(target=self._perform, args=(job,), name=f"operation-{self._last}")
-        job.thread.start()
+        number = job.operation.id
+        job.thread = threading.Thread(target=self._perform, args=(job,), name=f"operation-{number}")
+        try:
+            job.thread.start()
+        except RuntimeError as error:
+            with self._changed:
+                del self._jobs[number]
+            raise LockHeld(f"no thread can be started: {error}; nothing was begun", hint="try it later") from error
         return job.operation
 
     def get(self, number: int) -> Operation | None:
@@ -215,7 +223,9 @@ class ThreadOperations:
 
     def _carry_out(self, job: _Job, emit: Sink) -> Mapping[str, Sequence[str]]:
         asked, aborted = job.operation.asked, job.abort.is_set
-        with self._wire(asked, emit) as wired:
+        with ExitStack() as stack:
+            with self._loading:
+                wired = stack.enter_context(self._wire(asked, emit))
             lock = _Queue(wired.ports.lock, self._clock, aborted, lambda: self._change(job, state="running"))
             wired.ports = replace(wired.ports, lock=lock)
             if asked.kind == "sync":
@@ -265,8 +275,8 @@ class ThreadOperations:
         return None
 
     def _forget_old(self) -> None:
-        ended = [number for number, job in self._jobs.items() if job.operation.ended]
-        for number in ended[: max(0, len(ended) - KEPT)]:
+        ended = sorted((job.operation.ended_at, number) for number, job in self._jobs.items() if job.operation.ended)
+        for _, number in ended[: max(0, len(ended) - KEPT)]:
             del self._jobs[number]
 
 

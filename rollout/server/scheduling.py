@@ -64,6 +64,7 @@ class Scheduling:
         self._clock, self._emit, self._chance = clock, emit, chance
         self._zone = zone or (lambda: local_zone(os.environ))
         self._agenda: dict[str, _Next] = {}
+        self._left: dict[str, str] = {}  # service -> the image that somebody has chosen instead
         self._trouble = ""
 
     def run(self, stop: threading.Event) -> None:
@@ -119,6 +120,13 @@ class Scheduling:
             return last
         if not _is_news(looking, service, image, offered):
             return last
+        chosen = _chosen_instead(looking.ports, service, image)
+        if chosen:
+            if self._left.get(service) != chosen:
+                self._emit(Notice(service, f"a new image for {image} is left alone: somebody has deployed {chosen}"))
+            self._left[service] = chosen
+            return last
+        self._left.pop(service, None)
         self._emit(Notice(service, f"the registry has a new image for {image}: {offered}"))
         return self._operations.submit(Asked("deploy", (service,), "schedule", pull="always")).id
 
@@ -141,6 +149,12 @@ def _is_news(looking: Looking, service: str, image: str, offered: str) -> bool:
     replicas = [r for r in ports.engine.replicas(service) if r.running and r.id not in resting]
     running = [registry.digests(image_id) for image_id in {r.key.image_id for r in replicas}]
     return is_news(offered, running, tried=_deployed_last(ports, service, f"{_repository(image)}@{offered}"))
+
+
+def _chosen_instead(ports: Ports, service: str, image: str) -> str:
+    """The image that a webhook or `--image` has deployed instead of the Compose file's; empty when none has."""
+    live = ports.journal.live(service)
+    return live.image if live is not None and image and live.image != image else ""
 
 
 def _deployed_last(ports: Ports, service: str, reference: str) -> bool:

@@ -1,11 +1,11 @@
 """What takes its time and concerns one service: to finish or undo what a dead run left, and to stop replicas that have
-been warm for long enough. Each in a thread of its own, with its own project and ports, as any other run would do it.
+been warm for long enough. Each with its own project and ports, as any other run would do it; few at once.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from rollout.compose import Options
@@ -15,6 +15,7 @@ from rollout.events import Sink, Warned
 from rollout.ports import Clock
 from rollout.wiring import Wired, wire
 
+AT_ONCE = 4  # each loads the project by two processes of Compose
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 300.0  # seconds between two attempts at a service that cannot be settled
 
 
@@ -38,7 +39,8 @@ class Settling:
         adapt: Callable[[Wired], None] = lambda wired: None,
     ) -> None:
         self._options, self._clock, self._emit, self._tell, self._adapt = options, clock, emit, tell, adapt
-        self._threads: dict[str, threading.Thread] = {}
+        self._workers = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="settle")
+        self._under_way: dict[str, Future[None]] = {}
         self._failures: dict[str, _Failure] = {}
         self._bug: Exception | None = None
 
@@ -46,18 +48,16 @@ class Settling:
         """Begin, unless that is under way or has failed lately. Raises what must not happen in such a thread."""
         if self._bug is not None:
             raise self._bug
-        under_way, failed = self._threads.get(service), self._failures.get(service)
-        if under_way is not None and under_way.is_alive():
+        under_way, failed = self._under_way.get(service), self._failures.get(service)
+        if under_way is not None and not under_way.done():
             return
         if failed is not None and self._clock.now() < failed.again_at:
             return
-        self._threads[service] = threading.Thread(target=self._run, args=(service,), name=f"settle {service}")
-        self._threads[service].start()
+        self._under_way[service] = self._workers.submit(self._run, service)
 
     def close(self) -> None:
         """Wait for what is under way: it ends with the service in order, or is taken up again by the next run."""
-        for thread in self._threads.values():
-            thread.join()
+        self._workers.shutdown(cancel_futures=True)
 
     def _run(self, service: str) -> None:
         try:

@@ -11,6 +11,7 @@ from rollout.errors import DeployFailed, ExitCode, Interrupted, RolloutError
 from rollout.events import Sink, Warned
 from rollout.ports import Clock
 from rollout.server.operations import Asked, Operation, Operations
+from rollout.waiting import LONGEST_RETRY
 from rollout.watch.decision import Seen, Work
 from rollout.watch.watching import Watching
 from rollout.wiring import wire
@@ -26,11 +27,18 @@ class FileWatch:
 
     def run(self, stop: threading.Event) -> None:
         doing = _Asking(self._options, self._operations, self._clock, self._emit, stop)
-        try:
-            # nothing at first: whoever starts the sidecar starts the services as well
-            Watching(doing, self._clock, self._told, first=lambda _: Work()).run(stop.is_set)
-        except Interrupted:
-            return
+        told = ""
+        while not stop.is_set():
+            try:
+                # nothing at first: whoever starts the sidecar starts the services as well
+                Watching(doing, self._clock, self._told, first=lambda _: Work()).run(stop.is_set)
+            except Interrupted:
+                return
+            except RolloutError as error:  # no watches are left, for instance: the replicas are followed all the same
+                if error.message != told:
+                    told = error.message
+                    self._told(error)
+                stop.wait(LONGEST_RETRY)
 
     def _told(self, error: RolloutError) -> None:
         self._emit(Warned("", "watch", "; ".join([error.message, *error.details])))

@@ -9,6 +9,7 @@ import socket
 import ssl
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 
 from rollout.errors import LockHeld, StateError, UsageError
 from rollout.events import Warned
+from rollout.server.http import peer
 from rollout.server.http.limits import Limits, Rate
 from rollout.server.listening import Tcp, read_tokens, unix_socket
 from tests.api.bench import TOKEN, Api, connect, free_port, serving, with_token
@@ -237,6 +239,46 @@ def test_who_guesses_tokens_is_slowed_down(tmp_path: Path) -> None:
         assert guesses == [401, 401, 401, 429]
         assert api.tcp("POST", "/login", raw=f"token={TOKEN}".encode(), headers=FORM).status == 429
         assert api.tcp("GET", "/v1/services", headers=with_token()).status == 200, "who has a token is not held up"
+
+
+def test_strangers_take_no_share_of_those_who_are_known(tmp_path: Path) -> None:
+    """All come from one address where a proxy stands in front."""
+    with serving(tmp_path, limits=Limits(reads=Rate(0.001, 3), writes=Rate(0.001, 2))) as api:
+        assert [api.tcp("GET", "/v1/services").status for _ in range(4)] == [401, 401, 401, 429]
+        assert [api.tcp("POST", "/v1/webhook", {}).status for _ in range(3)] == [422, 422, 429]
+        assert api.tcp("GET", "/v1/services", headers=with_token()).status == 200
+        assert api.tcp("POST", "/v1/sync", {}, with_token()).status == 202
+
+
+def test_who_connects_and_says_nothing_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer, "FIRST_REQUEST", 0.2)
+    with serving(tmp_path) as api:
+        with socket.create_connection(api.address, timeout=30) as silent, contextlib.suppress(ConnectionResetError):
+            assert silent.recv(1) == b""
+        with socket.create_connection(api.address, timeout=30) as slow, contextlib.suppress(ConnectionResetError):
+            slow.sendall(b"GET / HTTP/1.1\r\n")
+            assert slow.recv(1) == b""
+        stream = connect(api.directory / "api.sock")
+        with contextlib.closing(stream):
+            stream.sendall(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert stream.recv(12) == b"HTTP/1.1 200"
+            time.sleep(0.5)
+            api.site.bus(Warned("", "later", "still heard"))
+            heard = b""
+            while b"still heard" not in heard:
+                more = stream.recv(65536)
+                assert more, "it was closed"
+                heard += more
+
+
+def test_too_many_connections_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer, "CONNECTIONS", 3)
+    with serving(tmp_path) as api, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(socket.create_connection(api.address, timeout=30))
+        with contextlib.suppress(ConnectionResetError), socket.create_connection(api.address, timeout=30) as more:
+            assert more.recv(1) == b""
+        assert api.unix("GET", "/v1/services").status == 200, "each place has its own"
 
 
 def test_what_the_server_of_http_complains_of_is_an_event_and_told_once(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from rollout import events
 from rollout.errors import ProxyRejected
 from rollout.model import Counted, Counters, Pool, RevisionKey, Switched
 from rollout.server.http.plots import plots
-from rollout.server.metrics import in_sync
+from rollout.server.metrics import in_sync, ready_count
 from rollout.server.progress import Progress
 from rollout.server.tally import Tally, counting
 from rollout.server.traffic import Point, Traffic
@@ -169,6 +169,14 @@ def test_the_pool_is_in_sync_when_it_is_the_ready_replicas_of_the_live_revision(
     between = {**one, "replicas": [replica("web", 9, 3), replica("web", 8, 2, pool="out")]}
     assert not in_sync(between)
     assert in_sync({**between, "lock": {"what": "deploy"}}), "a rollout sees to it"
+    assert in_sync({**between, "unfinished": {"state": "paused"}}), "it waits for a person"
+
+
+def test_warm_replicas_are_not_ready_to_serve() -> None:
+    one = service("web")
+    ill = [{**each, "state": "exited"} for each in one["replicas"]]
+    assert ready_count(one) == 2
+    assert ready_count({**one, "replicas": [*ill, replica("web", 9, 1, pool="warm")]}) == 0
 
 
 def test_the_metrics_of_what_the_journal_knows(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from rollout.model import WebhookSettings
 from rollout.notify.message import signature
 from rollout.server import operations
 from rollout.server.audit import Audit
-from rollout.server.http.webhook import HEADER
-from rollout.server.operations import KEPT, Asked
+from rollout.server.http.webhook import HEADER, _allowed
+from rollout.server.operations import KEPT, LOADING, Asked
 from tests.api.bench import Answer, Api, connect, receipt, serving
 from tests.clocks import HandClock
 
@@ -117,6 +117,46 @@ def test_what_has_ended_is_kept_for_a_while_and_without_the_project_that_came_wi
     assert len(kept) <= KEPT + 1
     assert {operation.asked.config for operation in kept} == {""}
     assert api.unix("GET", "/v1/operations/1").status == 404
+
+
+def test_what_ended_last_is_kept_whenever_it_was_begun(tmp_path: Path) -> None:
+    free = threading.Event()
+
+    def perform(asked: Asked, emit: Sink) -> None:
+        if asked.services == ("api",):
+            assert free.wait(60)
+
+    with serving(tmp_path, perform) as api:
+        key = {"Idempotency-Key": "held-for-long"}
+        first = api.unix("POST", "/v1/deploy", {"services": ["api"]}, key)
+        for _ in range(KEPT):
+            ended(api, api.unix("POST", "/v1/deploy", {"services": ["web"]}))
+        free.set()
+        ended(api, first)
+        ended(api, api.unix("POST", "/v1/deploy", {"services": ["web"]}))
+        assert api.unix("POST", "/v1/deploy", {"services": ["api"]}, key).json["id"] == first.json["id"]
+
+
+def test_few_projects_are_loaded_at_once(tmp_path: Path) -> None:
+    loading, most = [0], [0]
+    count = threading.Lock()
+    full = threading.Event()
+
+    def perform(asked: Asked, emit: Sink) -> None:
+        with count:
+            loading[0] += 1
+            most[0] = max(most[0], loading[0])
+            if most[0] == LOADING:
+                full.set()
+        assert full.wait(60)
+        with count:
+            loading[0] -= 1
+
+    with serving(tmp_path, perform) as api:
+        answers = [api.unix("POST", "/v1/deploy", {"services": ["web"]}) for _ in range(3 * LOADING)]
+        for answer in answers:
+            ended(api, answer)
+    assert most[0] == LOADING
 
 
 def test_a_project_that_comes_along_arrives_as_it_was_sent(api: Api) -> None:
@@ -292,6 +332,26 @@ def test_no_other_request_begins_anything(api: Api, body: object, late: int, sec
     raw, headers = signed(body, late, secret)
     assert api.tcp("POST", "/v1/webhook", raw=raw, headers=headers).status == status
     assert api.performed == []
+
+
+DIGEST = f"sha256:{'0' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("image", "pattern", "allowed"),
+    [
+        ("reg.example/shop/web:release-1", "reg.example/shop/web:release-*", True),
+        (f"reg.example/shop/web:release-1@{DIGEST}", "reg.example/shop/web:release-*", False),
+        (f"reg.example/shop/web:release-1@{DIGEST}", "reg.example/shop/web:release-*@sha256:*", True),
+        (f"reg.example/shop/web:release-1@{DIGEST}", "reg.example/shop/web", True),
+        (f"reg.example/shop/web@{DIGEST}", "reg.example/shop/web:*", False),
+        ("web:5000/other", "web:*", False),
+        ("reg:5000/web:7", "reg:5000/web:*", True),
+    ],
+)
+def test_what_a_pattern_allows(image: str, pattern: str, allowed: bool) -> None:
+    """The engine goes by the digest, whatever tag stands before it."""
+    assert _allowed(image, pattern) is allowed
 
 
 def test_a_secret_that_cannot_be_read_is_no_fault_of_the_request(api: Api, tmp_path: Path) -> None:

@@ -106,6 +106,36 @@ def test_the_oldest_are_forgotten_and_nothing_that_is_spoken_of(tmp_path: Path) 
         assert journal.revision("web", RevisionKey("new", "sha256:1"), "shop:1", "yaml").number == 13
 
 
+def test_sums_go_on_when_their_rollouts_are_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    with closing(SqliteJournal(path, SystemClock(), kept=2)) as journal:
+        for number in range(5):
+            record = _begin_of(journal, RevisionKey(f"hash-{number}", "sha256:1"))
+            journal.finish(record.id, "deployed" if number else "undone", {"cut": 2, "phases": {"drain": 0.5}})
+    with closing(SqliteJournal(path, SystemClock())) as journal:
+        assert len(journal.history("web", 50)) == 2
+        totals = journal.totals()
+    assert totals.outcomes == {("web", "deployed"): 4, ("web", "undone"): 1}
+    assert totals.cut == {"web": 10} and totals.phases == {("web", "drain"): (5, 2.5)}
+
+
+def test_what_had_ended_before_there_were_sums_is_in_them(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    with closing(SqliteJournal(path, SystemClock())) as journal:
+        _begin(journal, "api")
+        for cut in (1, 2):
+            receipt = {"cut": cut, "phases": {"start": 1.0, "drain": 0.5}}
+            journal.finish(_begin(journal).id, "deployed", receipt)
+        journal.finish(_begin(journal).id, "failed", {})
+        before = journal.totals()
+    assert before.cut == {"web": 3} and before.phases["web", "start"] == (2, 2.0)
+    with closing(sqlite3.connect(path)) as db, db:
+        _without_sums(db)
+        db.execute("PRAGMA user_version = 3")
+    with closing(SqliteJournal(path, SystemClock())) as journal:
+        assert journal.totals() == before
+
+
 def _begin_of(journal: SqliteJournal, key: RevisionKey) -> RolloutRecord:
     target = journal.revision("web", key, "shop:1", "yaml")
     return journal.begin(
@@ -177,9 +207,15 @@ def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
     assert (tmp_path / "state.db").stat().st_mode & 0o077 == 0
 
 
+def _without_sums(db: sqlite3.Connection) -> None:
+    db.execute("DROP TABLE total")
+    db.execute("DROP TABLE phase_total")
+
+
 def _as_version_1(path: Path) -> None:
     """What a rollout before there were wishes left: the same tables without what came later."""
     with closing(sqlite3.connect(path)) as db, db:
+        _without_sums(db)
         db.execute("DROP TABLE wish")
         db.execute("ALTER TABLE rollout DROP COLUMN before")
         db.execute("PRAGMA user_version = 1")
@@ -211,6 +247,7 @@ def test_an_unfinished_rollout_of_the_second_format_goes_back_to_what_was_live(t
         left = _begin_of(journal, RevisionKey("hash", "sha256:2"))
         assert left.before is None
     with closing(sqlite3.connect(path)) as db, db:
+        _without_sums(db)
         db.execute("ALTER TABLE rollout DROP COLUMN before")
         db.execute("PRAGMA user_version = 2")
     with closing(SqliteJournal(path, SystemClock())) as journal:

@@ -527,3 +527,17 @@ def test_a_thousand_services_are_parsed_well_within_a_second() -> None:
     began = time.process_time()
     assert parse(text) == document
     assert time.process_time() - began < 0.6
+
+
+def test_a_value_that_compose_repeats_is_not_told() -> None:
+    """It may be a password: `docker compose config` ends with the whole of it."""
+    stderr = (
+        "invalid interpolation format for services.web.environment.DB_PASSWORD.\n"
+        "You may need to escape any $ with another $.\nPl4nted${ecret\nin two lines"
+    )
+    error = config_error(stderr)
+    assert isinstance(error, SpecError)
+    (fault,) = error.faults
+    assert fault.path == "services.web.environment.DB_PASSWORD"
+    assert fault.message == "invalid interpolation format for services.web.environment.DB_PASSWORD."
+    assert "$$" in fault.hint

@@ -166,6 +166,7 @@ class World:
     questions: int = 0
     said: list[Event] = field(default_factory=list)
     exit_code: int | None = 0
+    live_image: str = "reg:5000/web:1"
 
     def part(self, zone: Callable[[], tzinfo] = lambda: BERLIN) -> Scheduling:
         ports = cast("Ports", self)
@@ -191,6 +192,9 @@ class World:
 
     def warm(self, _service: str) -> None:
         return None
+
+    def live(self, service: str) -> Revision:
+        return Revision(service, 1, RevisionKey("h", self.runs), self.live_image, "", 0.0)
 
     def history(self, _service: str, _limit: int) -> list[RolloutRecord]:
         return self.records
@@ -271,6 +275,20 @@ def test_a_rollback_is_not_overruled_but_a_tag_that_goes_back_is_followed(world:
     assert world.asked == []
     world.records.pop(0)  # nobody went back: the registry did
     world.runs, world.offers = "id-new", "sha256:old"
+    pass_time(world, part, 3600)
+    assert len(world.asked) == 1
+
+
+def test_an_image_that_somebody_chose_is_left_alone_until_the_file_says_it(world: World) -> None:
+    """A webhook, or `--image`: the Compose file's own tag would take it back."""
+    world.live_image, world.offers = "reg:5000/web:2", "sha256:new"
+    part = world.part()
+    pass_time(world, part, 3 * 3600)
+    assert world.asked == []
+    assert [event.text for event in world.said if isinstance(event, Notice)] == [
+        "a new image for reg:5000/web:1 is left alone: somebody has deployed reg:5000/web:2"
+    ]
+    world.live_image = "reg:5000/web:1"
     pass_time(world, part, 3600)
     assert len(world.asked) == 1
 

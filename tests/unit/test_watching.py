@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from rollout.compose import Options
 from rollout.errors import BuildFailed, Fault, LockHeld, RolloutError, SpecError, StateError
+from rollout.events import Event, Warned
 from rollout.model import PoolOptions, Project, ProxySettings, ProxyType, ServiceSettings
+from rollout.server import watching as sidecar_watching
+from rollout.server.watching import FileWatch
 from rollout.watch.changes import LONGEST, QUIET, Changes, rest
 from rollout.watch.decision import Seen, Work, decide, difference
 from rollout.watch.ignored import docker_patterns, is_passing
@@ -374,3 +380,28 @@ def test_what_there_is_to_do_first() -> None:
     watching = Watching(doing, HandClock(), list[RolloutError]().append, first=lambda s: Work(deploy=one("web", "job")))
     watching.take_up(frozenset())
     assert doing.done == ["read", "deploy job", "deploy web"]
+
+
+# --- the sidecar's part -----------------------------------------------------------------------------------------
+
+
+def test_a_sidecar_that_cannot_watch_says_so_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build context may have more directories than the system has watches; the replicas are followed all the same."""
+    stop, told, tried = threading.Event(), list[Event](), list[None]()
+
+    class NoWatches:
+        def __init__(self, *_: object, **__: object) -> None:
+            tried.append(None)
+
+        def run(self, ended: object) -> None:
+            if len(tried) == 3:
+                stop.set()
+            raise StateError("/shop cannot be watched: no space left on device", hint="raise it")
+
+    monkeypatch.setattr(sidecar_watching, "Watching", NoWatches)
+    monkeypatch.setattr(sidecar_watching, "LONGEST_RETRY", 0.01)
+    FileWatch(Options(), cast("Any", None), HandClock(), told.append).run(stop)
+    assert len(tried) == 3
+    assert [event.text for event in told if isinstance(event, Warned)] == [
+        "/shop cannot be watched: no space left on device"
+    ]

@@ -35,7 +35,8 @@ class Gate:
     def __init__(self, app: ASGIApp, access: Access, limits: Limits, clock: Clock) -> None:
         self._app, self._access, self._limits = app, access, limits
         self._reads, self._writes = Bucket(limits.reads, clock), Bucket(limits.writes, clock)
-        self._logins = Bucket(limits.logins, clock)
+        self._logins, self._webhooks = Bucket(limits.logins, clock), Bucket(limits.writes, clock)
+        self._strangers = Bucket(limits.reads, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -56,15 +57,21 @@ class Gate:
     def _admit(self, scope: Scope) -> Visitor:
         headers, path, reads = Headers(scope=scope), scope["path"], scope["method"] in READS
         peer: Peer = scope.setdefault("state", {}).get("peer") or Peer()
-        (self._reads if reads else self._writes).take(peer.address)
         if path == LOGIN or path.startswith(STATIC):
+            (self._strangers if reads else self._logins).take(peer.address)
             if not reads:
-                self._logins.take(peer.address)
                 same_origin(headers)
             return Visitor("nobody", False, True, "")
         if path == WEBHOOK:
+            self._webhooks.take(peer.address)
             return Visitor("webhook", False, False, "")
-        visitor = self._access.visitor(peer, headers)
+        try:
+            visitor = self._access.visitor(peer, headers)
+        except problems.NotAllowed:
+            self._strangers.take(peer.address)
+            raise
+        # by name, since behind a proxy all come from one address: no stranger takes a share of those who are known
+        (self._reads if reads else self._writes).take(visitor.who)
         if not reads:
             refuse_foreign_page(visitor, headers)
         return visitor

@@ -23,7 +23,7 @@ from rollout.server.http.access import COOKIE, CSRF_HEADER, SESSION, Access
 from rollout.server.http.peer import Peer
 from rollout.server.http.plots import plots
 from rollout.server.http.site import Site
-from rollout.server.metrics import in_sync, is_ready
+from rollout.server.metrics import in_sync, ready_count
 
 PAGES = Path(__file__).parent.parent / "pages"
 STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -118,7 +118,7 @@ def _service(site: Site, one: dict[str, Any], revisions: list[dict[str, Any]]) -
     series = {number: points for (service, number), points in site.traffic.points.items() if service == name}
     return {
         **one,
-        "ready": sum(map(is_ready, one["replicas"])),
+        "ready": ready_count(one),
         "in_sync": in_sync(one),
         "shares": _shares(one),
         "rollout": site.progress.of(name, names),

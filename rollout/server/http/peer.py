@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+CONNECTIONS = 256  # at once, at each place
+FIRST_REQUEST = 10.0  # seconds in which the head of a connection's first request has to come
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
@@ -25,11 +27,28 @@ class Peer:
 
 
 class PeerProtocol(H11Protocol):
-    """HTTP/1.1 whose requests carry their `peer` in the scope's state."""
+    """HTTP/1.1 whose requests carry their `peer` in the scope's state. Who connects and says nothing is not waited for:
+    uvicorn bounds requests, not connections, and each is an open file of the process that follows the replicas."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn narrows it too
         self.app_state = {**self.app_state, "peer": _peer(transport)}
+        if len(self.connections) > CONNECTIONS:
+            self.transport.abort()
+        else:
+            self._first = self.loop.call_later(FIRST_REQUEST, self._close_unless_asked)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._first is not None:
+            self._first.cancel()
+        super().connection_lost(exc)
+
+    _first: asyncio.TimerHandle | None = None
+
+    def _close_unless_asked(self) -> None:
+        asked: object = self.cycle  # uvicorn says that it is never None, and it is until there is a request
+        if asked is None and not self.transport.is_closing():
+            self.transport.abort()
 
 
 def _peer(transport: asyncio.BaseTransport) -> Peer:

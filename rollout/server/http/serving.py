@@ -15,10 +15,9 @@ from starlette.types import ASGIApp
 
 from rollout.events import Sink, Warned
 from rollout.ports import Clock
-from rollout.server.http.peer import PeerProtocol
+from rollout.server.http.peer import CONNECTIONS, PeerProtocol
 from rollout.server.listening import Tcp, tcp_socket, unix_socket
 
-CONNECTIONS = 256  # at once, at each place
 QUIET = 60.0  # seconds in which the same warning is told once
 GRACE = 2  # seconds that answers under way get at the end
 

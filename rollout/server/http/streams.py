@@ -31,14 +31,16 @@ async def events(site: Site, call: Call) -> StreamingResponse:
 async def operation_events(site: Site, call: Call) -> StreamingResponse:
     """What one operation says, from its beginning, and as `end` the operation."""
     number = call.path["id"]
-    operation_of(site, number)
+    begun = operation_of(site, number)
     bus = site.operations.events(number)
     assert bus is not None
     after = _after(call.headers, site.boot) or 0
 
     def over() -> dict[str, Any] | None:
         found = site.operations.get(number)
-        return as_json(found) if found and found.ended else None
+        if found is None:
+            return as_json(begun)  # it has ended, and is forgotten by now
+        return as_json(found) if found.ended else None
 
     return _response(_frames(site, bus, after, lambda _: True, over))
 

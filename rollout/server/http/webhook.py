@@ -69,15 +69,18 @@ def _genuine(site: Site, settings: WebhookSettings, headers: Mapping[str, str], 
 
 def _allowed(image: str, pattern: str) -> bool:
     """Name by name and tag by tag: `web:*` is not `web:5000/other`, an image of a registry called web. A pattern that
-    names no tag allows any."""
-    (name, tag), (names, tags) = _parted(image), _parted(pattern)
-    return fnmatchcase(name, names) and fnmatchcase(tag, tags or "*")
+    names no tag allows any, and any digest; one that names a tag allows only the digest that it names, if any."""
+    (name, tag, digest), (names, tags, digests) = _parted(image), _parted(pattern)
+    # the engine goes by the digest, whatever tag stands before it
+    any_digest = "*" if not tags else ""
+    return fnmatchcase(name, names) and fnmatchcase(tag, tags or "*") and fnmatchcase(digest, digests or any_digest)
 
 
-def _parted(reference: str) -> tuple[str, str]:
-    """What stands before and from the last colon or at sign on that is no registry's port."""
-    at = re.search(r"[:@][^/]*\Z", reference)
-    return (reference[: at.start()], reference[at.start() :]) if at else (reference, "")
+def _parted(reference: str) -> tuple[str, str, str]:
+    """Name, tag and digest. A colon before a slash is of a registry's port."""
+    tagged, _, digest = reference.partition("@")
+    at = re.search(r":[^/]*\Z", tagged)
+    return (tagged[: at.start()], tagged[at.start() :], digest) if at else (tagged, "", digest)
 
 
 def _secret(settings: WebhookSettings) -> bytes:
