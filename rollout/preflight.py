@@ -5,8 +5,10 @@ An ERROR stops a deploy before anything starts; each names the way out.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rollout.errors import Fault, SpecError
@@ -42,6 +44,23 @@ def placement(directory: str, on_host: str | None) -> list[Finding]:
     real = on_host or "/path/of/the/project"
     fix = f"mount it at the same path, {real}:{real}, and start there: working_dir: {real}"
     return [_error("project-path", directory, message, fix)]
+
+
+def compose_version(found: tuple[int, int], oldest: tuple[int, int] = (2, 20)) -> list[Finding]:
+    """`found` is 0, 0 where Compose does not say."""
+    if found == (0, 0) or found >= oldest:
+        return []
+    message = f"Compose {found[0]}.{found[1]}: older than {oldest[0]}.{oldest[1]}, which is not tested and may not do"
+    return [_warning("compose-version", "compose", message, "install a newer docker-compose-plugin")]
+
+
+def state_directory(path: Path) -> list[Finding]:
+    """Whether it can be made, or written. Makes nothing."""
+    there = next(place for place in (path, *path.parents) if place.exists())
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return []
+    why = "may not be written" if there.is_dir() else "is no directory"
+    return [_error("state", str(path), f"the state cannot be kept here: {there} {why}", "set ROLLOUT_STATE_DIR")]
 
 
 def refuse(found: Iterable[Finding]) -> None:
@@ -158,6 +177,13 @@ def _warnings(settings: ServiceSettings, raw: Raw) -> Iterator[Finding]:
             "image has a HEALTHCHECK",
             "x-rollout: { health: { path: /healthz } }, or a Compose healthcheck",
         )  # fmt: skip
+    for hook in ("post_start", "pre_stop"):
+        if raw.get(hook):
+            yield _warning(
+                "compose-hook", f"{where}.{hook}",
+                "Compose runs it only for containers that Compose starts or stops itself: the engine does that here",
+                "x-rollout.hooks.pre_stop" if hook == "pre_stop" else "do it in the image's entrypoint",
+            )  # fmt: skip
     if settings.strategy is Strategy.RECREATE:
         return
     written = [target for target in map(_written, raw.get("volumes") or ()) if target]

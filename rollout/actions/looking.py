@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from rollout import preflight
 from rollout.control import condition, standing
 from rollout.errors import ProxyUnreachable, RolloutError, SpecError
 from rollout.membership import replicas_of
@@ -50,9 +51,11 @@ def revisions(wired: Wired, service: str) -> list[dict[str, Any]]:
 
 def check(wired: Wired, wanted: Sequence[str] = ()) -> dict[str, Any]:
     """Whether the project is safe to deploy (`ok`), what it consists of, and every finding."""
-    found = [*wired.findings(wanted), *_proxy_findings(wired, wanted)]
+    compose = wired.compose.version()
+    here = [*preflight.compose_version(compose), *preflight.state_directory(wired.state.path)]
+    found = [*here, *wired.findings(wanted), *_proxy_findings(wired, wanted)]
     errors = any(f.severity is Severity.ERROR for f in found)
-    return {"ok": not errors, **_parts(wired), "findings": [_finding(f) for f in found]}
+    return {"ok": not errors, **_parts(wired, compose), "findings": [_finding(f) for f in found]}
 
 
 def _service(wired: Wired, service: str, replicas: Sequence[Replica]) -> dict[str, Any]:
@@ -122,10 +125,10 @@ def _replicas(
     return [one(replica) for replica in replicas]
 
 
-def _parts(wired: Wired) -> dict[str, str]:
+def _parts(wired: Wired, compose: tuple[int, int]) -> dict[str, str]:
     return {
         "engine": f"Docker {wired.engine.version()}, API {wired.connection.client.api_version}",
-        "compose": " ".join(wired.compose.program),
+        "compose": f"{compose[0]}.{compose[1]}, {' '.join(wired.compose.program)}",
         "project": f"{wired.project.name}, {wired.project.directory}",
         "services": ", ".join(wired.project.services),
         "proxy": f"{wired.project.proxy.type.value}, {wired.process.describe()}",
@@ -143,7 +146,10 @@ def _proxy_findings(wired: Wired, services: Sequence[str]) -> list[Finding]:
     except SpecError as error:
         found += [Finding(Severity.ERROR, "spec", f.path, f.message, f.hint) for f in error.faults]
     except RolloutError as error:
-        found.append(Finding(Severity.ERROR, "proxy-unreachable", "x-rollout.proxy", error.message, error.hint))
+        # without the upstreams that its configuration names it would not start
+        rendered = any(wired.proxy.pool(name) is not None for name in wired.project.services)
+        fix = error.hint if rendered else f"rollout render, then {error.hint}"
+        found.append(Finding(Severity.ERROR, "proxy-unreachable", "x-rollout.proxy", error.message, fix))
     return found
 
 

@@ -18,7 +18,7 @@ x-rollout:
 
 # in the service {proxy}:
     volumes:
-      - ./{proxy}/rollout.d:{inside}
+      - ./{proxy}/rollout.d:{inside}:ro
 
 # in each service to deploy (remove its `ports:` and `container_name:`):
     x-rollout:
@@ -41,28 +41,44 @@ PROXY = {
     keepalive_min_timeout 15s;        # nginx before 1.27.4: keepalive_timeout 0; instead of both
     proxy_connect_timeout 1s;         # a replica that has died is given up soon, and the next one asked
     server {{
+        listen 80;
         location / {{
-            proxy_pass http://web;
+            proxy_pass http://web;        # without a port: that is the upstream's
             proxy_http_version 1.1;
             proxy_set_header Connection $rollout_connection;
             proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Host $host;
         }}
     }}
 """,
     "haproxy": """\
 # in haproxy.cfg; a service's backend has the service's name:
 global
-    stats socket /run/haproxy/admin.sock mode 600 level admin
-frontend web
+    stats socket /run/haproxy/admin.sock mode 660 level admin expose-fd listeners
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 60s
+    timeout server 60s
+    timeout http-keep-alive 15s
+    timeout tunnel 1h
+    option idle-close-on-response
+frontend http
     bind :80
     default_backend web
 
-# and on its command line, besides what is there:
-    haproxy -W -S /run/haproxy/master.sock,level,admin -f /etc/haproxy/haproxy.cfg -f /etc/haproxy/rollout.d
-# /run/haproxy must be a volume that rollout can reach:  volumes: [./{proxy}/run:/run/haproxy]
+# in the service {proxy}, besides what is there:
+    user: "0:0"                 # owns the sockets: the user that runs rollout
+    command: >-
+      haproxy -W -db -S /run/haproxy/master.sock,level,admin
+      -f /etc/haproxy/haproxy.cfg -f /etc/haproxy/rollout.d
+    volumes:
+      - ./{proxy}/run:/run/haproxy  # the sockets, where rollout reaches them
 """,
 }
-AFTER = "# then: `rollout check`, `rollout render` (before the proxy first starts), `rollout deploy`"
+AFTER = """\
+# then, in this order (in a project that runs, the proxy's container is made anew once, for its new mount):
+#   rollout render && docker compose up -d {proxy} && rollout check && rollout deploy"""
 
 
 @click.command()
@@ -79,7 +95,14 @@ def command(ctx: click.Context, kind: str, proxy: str) -> None:
     No file of yours is changed.
     """
     from rollout.compose import Compose, Options
+    from rollout.errors import UsageError
+    from rollout.spec.faults import Refused
+    from rollout.spec.values import service_name
 
+    try:
+        service_name(proxy)
+    except Refused as error:
+        raise UsageError(f"--proxy: {error.message}", hint=error.hint) from error
     said = gathered(ctx)
     compose = Compose(Options(tuple(said.files), "", said.project_directory))
     directory = Path(compose.directory, proxy, "rollout.d")
@@ -87,5 +110,9 @@ def command(ctx: click.Context, kind: str, proxy: str) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     file = Path(compose.files[0]).name if compose.files else "compose.yaml"
     inside = f"/etc/{kind}/rollout.d"
-    text = [COMPOSE.format(file=file, type=kind, proxy=proxy, inside=inside), PROXY[kind].format(proxy=proxy), AFTER]
+    text = [
+        COMPOSE.format(file=file, type=kind, proxy=proxy, inside=inside),
+        PROXY[kind].format(proxy=proxy),
+        AFTER.format(proxy=proxy),
+    ]
     click.echo("\n".join([*([f"# created {directory}\n"] if created else []), *text]))

@@ -85,8 +85,12 @@ def _named(plan: Plan, replicas: Any) -> list[str]:
 
 
 def _text(running: Session, one: dict[str, Any]) -> str:
+    from rollout.report.words import plural
+
     was = f" (live: {one['live']})" if one["live"] is not None else ""
-    head = f"{one['service']}: {one['strategy']} to revision {one['revision']}{was}, {one['replicas']} replicas"
+    head = (
+        f"{one['service']}: {one['strategy']} to revision {one['revision']}{was}, {plural(one['replicas'], 'replica')}"
+    )
     if not one["steps"]:
         return f"{one['service']}: nothing to do: revision {one['revision']} runs already"
     lines = [head]

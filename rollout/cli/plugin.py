@@ -51,7 +51,7 @@ def plugin(argv: Sequence[str]) -> int:
 )
 @click.option("-w", "--wait", type=float, metavar="SECONDS", help="Time to stay up where there is no health check.")
 @click.option("--wait-after-healthy", type=float, metavar="SECONDS", help="Time to stay healthy before taking traffic.")
-@click.option("--pre-stop-hook", metavar="COMMAND", help="Not supported: see below.")
+@click.option("--pre-stop-hook", metavar="COMMAND", help="Not supported: see above.")
 @plugin_options
 @click.version_option(__version__, "-v", "--version", message="rollout %(version)s")
 @click.pass_context
@@ -65,15 +65,16 @@ def compatible(
 ) -> None:
     """Deploy SERVICE: what `rollout deploy SERVICE` does, with the flags of docker-rollout.
 
-    There is no pre-stop hook: old containers leave the proxy's pool and are drained by measurement before they are
-    stopped. `docker rollout --help` without SERVICE lists the other commands.
+    Old containers leave the proxy's pool and are drained by measurement before they are stopped, so no hook is needed
+    for that; `x-rollout.hooks.pre_stop` runs a command before each stop. `docker rollout --help` without SERVICE lists
+    the other commands.
     """
     if pre_stop_hook is not None:
         from rollout.errors import UsageError
 
         raise UsageError(
             "--pre-stop-hook is not supported",
-            hint="leave it out: old containers are drained before they are stopped; Compose's own `pre_stop` hooks run",
+            hint="leave it out: old containers are drained before they are stopped; or use x-rollout.hooks.pre_stop",
         )
     from rollout.wishes import Wishes
 

@@ -85,6 +85,10 @@ class Compose:
         """The argv Compose is called by. Raises ComposeError when there is no Compose v2."""
         return find.find_program(self._environment)
 
+    def version(self) -> tuple[int, int]:
+        """Major and minor; 0, 0 when it does not say. Takes a process of its own."""
+        return find.version(self.program, self._environment)
+
     @cached_property
     def files(self) -> tuple[str, ...]:
         """The project's Compose files, absolute."""

@@ -62,15 +62,20 @@ def _user_plugins(environment: Mapping[str, str]) -> list[str]:
 
 
 def _major_version(program: Sequence[str], environment: Mapping[str, str]) -> int:
+    return version(program, environment)[0]
+
+
+def version(program: Sequence[str], environment: Mapping[str, str]) -> tuple[int, int]:
+    """Major and minor; 0, 0 when it does not say."""
     try:
         ran = subprocess.run(
             [*program, "version", "--short"],
             env=dict(environment), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
-        return 0
-    version = re.match(r"v?(\d+)\.", ran.stdout.strip())
-    return int(version[1]) if ran.returncode == 0 and version else 0
+        return 0, 0
+    found = re.match(r"v?(\d+)\.(\d+)", ran.stdout.strip())
+    return (int(found[1]), int(found[2])) if ran.returncode == 0 and found else (0, 0)
 
 
 def find_files(

@@ -24,6 +24,7 @@ _NO_ENGINE = re.compile(
     r"|permission denied while trying to connect|failed to connect to the docker API",
     re.IGNORECASE,
 )
+_NO_CONTEXT = re.compile(r"context not found|context \S+: .*no such file", re.IGNORECASE)
 _NO_IMAGE = re.compile(r"no such image|manifest unknown|pull access denied|repository does not exist", re.IGNORECASE)
 _TOO_OLD = re.compile(
     r"unknown (?:shorthand )?flag|unknown command|Unsupported config option for|is not a docker command"
@@ -37,7 +38,10 @@ _FILE = re.compile(r"(/[^\s:]+)")
 _HINTS = (
     (r"no configuration file provided", "run it in the project's directory, or name the file with -f"),
     (r"required variable (\S+) is missing", r"export \1, or set it in .env"),
-    (r"env file|no such file|Couldn't find env file", "check the path; relative ones start at the project directory"),
+    (
+        r"env file|no such file|Couldn't find env file",
+        "check the path; those of -f and --env-file start where you are, those in a Compose file beside that file",
+    ),
     (r"Additional property (.+?) is not allowed", r"Compose does not know \1 there; is it a typing error?"),
     (r"invalid interpolation format", "write $$ for a dollar sign that is meant, ${NAME} for a variable"),
     (r"already defined at line", "remove one of the two"),
@@ -71,6 +75,9 @@ def config_error(stderr: str, files: Sequence[str] = ()) -> RolloutError:
         return _too_old(message)
     if _NO_ENGINE.search(message):
         return _no_engine(message)
+    if _NO_CONTEXT.search(message):
+        hint = "see `docker context ls`; unset DOCKER_CONTEXT"
+        return EngineError(f"the Docker context does not exist: {message}", hint=hint)
     named = _YAML_PATH.search(message) or _FILE.search(message)
     where = named[1] if named else ", ".join(files) or "compose"  # a YAML parser's words name no file
     hint = "`docker compose config` shows the same error"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -237,6 +238,11 @@ def test_docker_rollout_s_times_become_ours() -> None:
         docker_plugin._patience(5.0, None, 5.0)(checked)
 
 
+def test_a_mistyped_command_is_guessed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["deplyo"]) == errors.ExitCode.USAGE
+    assert "Did you mean 'deploy'?" in capsys.readouterr().err
+
+
 # --- init
 
 
@@ -251,6 +257,37 @@ def test_init_creates_the_directory_and_prints_what_to_add(
     assert "config: ./front/rollout.d" in said
     assert "./front/rollout.d:/etc/haproxy/rollout.d" in said
     assert (tmp_path / "compose.yaml").read_text() == "services: {}\n"
+
+
+@pytest.mark.parametrize("name", ["../evil", "a b", ""])
+def test_init_makes_no_directory_for_what_is_no_service(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    assert cli.main(["init", "--proxy", name]) == errors.ExitCode.USAGE
+    assert "--proxy: " in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["project"]
+
+
+@pytest.mark.parametrize("kind", ["nginx", "haproxy"])
+def test_what_init_shows_is_what_the_readme_shows(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Settings of the proxy, word for word; comments and the order aside."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["init", "--type", kind]) == 0
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    chapter = readme.split("## With nginx" if kind == "nginx" else "## With HAProxy")[1].split("\n## ")[0]
+    block = re.search(rf"```{kind}\n(.*?)```", chapter, re.DOTALL)
+    assert block is not None
+    said = {_bare(line) for line in capsys.readouterr().out.splitlines()}
+    passing = {"worker_processes 2;", "events {}", "http {", "global", "frontend http"}
+    assert {_bare(line) for line in block[1].splitlines()} - passing <= said
+
+
+def _bare(line: str) -> str:
+    return line.partition("#")[0].strip()
 
 
 def test_what_init_shows_as_optional_is_what_holds_without_it(

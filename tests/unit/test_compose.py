@@ -541,3 +541,12 @@ def test_a_value_that_compose_repeats_is_not_told() -> None:
     assert fault.path == "services.web.environment.DB_PASSWORD"
     assert fault.message == "invalid interpolation format for services.web.environment.DB_PASSWORD."
     assert "$$" in fault.hint
+
+
+def test_a_context_that_does_not_exist_is_no_fault_of_the_file() -> None:
+    error = config_error(
+        'Failed to initialize: unable to resolve docker endpoint: context "other": context not found: open '
+        "/root/.docker/contexts/meta/80/meta.json: no such file or directory"
+    )
+    assert isinstance(error, EngineError) and error.exit_code == 4
+    assert "docker context ls" in error.hint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from rollout.model import (
     Strategy,
     UpdateConfig,
 )
-from rollout.preflight import blockers, findings, inspect, placement, refuse
+from rollout.preflight import blockers, compose_version, findings, inspect, placement, refuse, state_directory
 
 WEB = ServiceSettings(
     name="web", port=8000, image="shop/web:1", replicas=2, health=HealthCheck(path="/up"), networks=("shop_default",)
@@ -218,3 +219,24 @@ def test_a_path_as_the_host_names_it() -> None:
     of_another = f"/var/lib/docker/containers/{'a' * 64}/mounts/shm"
     assert own_container(f"1 2 0:3 / {of_another} rw - tmpfs shm rw") == "", "a host's view of its containers"
     assert own_container(f"1 2 0:3 {of_another} {of_another} rw - ext4 /dev/vda1 rw") == ""
+
+
+@pytest.mark.parametrize(("found", "warned"), [((2, 19), True), ((1, 29), True), ((2, 20), False), ((0, 0), False)])
+def test_a_compose_that_is_too_old_is_named(found: tuple[int, int], warned: bool) -> None:
+    assert [finding.code for finding in compose_version(found)] == (["compose-version"] if warned else [])
+
+
+def test_where_no_state_can_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert state_directory(tmp_path / "new/.rollout") == [] and list(tmp_path.iterdir()) == [tmp_path / "file"]
+    for wrong in (tmp_path / "file", tmp_path / "file/.rollout"):
+        (finding,) = state_directory(wrong)
+        assert (finding.code, finding.severity) == ("state", Severity.ERROR)
+        assert f"{tmp_path}/file is no directory" in finding.message
+
+
+@pytest.mark.parametrize("hook", ["post_start", "pre_stop"])
+@pytest.mark.parametrize("settings", [WEB, RECREATE])
+def test_composes_own_hooks_are_named_since_they_do_not_run(settings: ServiceSettings, hook: str) -> None:
+    found = only(settings, {hook: [{"command": ["./tell"]}]})
+    assert (found.severity, found.code, found.where) == (Severity.WARNING, "compose-hook", f"services.web.{hook}")

@@ -11,6 +11,7 @@ import click
 import pytest
 
 from bench.table import quoted
+from rollout.cli.plugin import compatible
 from rollout.cli.program import VERBS, program
 from rollout.errors import ExitCode
 from rollout.model import HealthCheck, PoolOptions, ServiceSettings, UpdateConfig
@@ -97,7 +98,7 @@ def test_commands_and_options_exist(page: Path) -> None:
     commands = {name: program.get_command(context, name) for name in VERBS}
     options = {
         option
-        for command in (program, *commands.values())
+        for command in (program, compatible, *commands.values())
         if command
         for parameter in command.params
         for option in (*parameter.opts, *parameter.secondary_opts)

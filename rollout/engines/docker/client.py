@@ -61,6 +61,11 @@ def connect(environ: Mapping[str, str], timeout: int) -> APIClient:
 def endpoint(environ: Mapping[str, str]) -> tuple[str, TLSConfig | None]:
     """Address and TLS settings as the CLI finds them: DOCKER_HOST, DOCKER_CONTEXT, the current context, the default."""
     host = environ.get("DOCKER_HOST", "")
+    if host.startswith("ssh://"):
+        raise EngineError(
+            f"{host}: rollout works beside its engine, where the containers' addresses can be reached",
+            hint="run it on that host",
+        )
     if host:
         return host, _tls(environ) if host.startswith(("tcp://", "https://")) else None
     name = environ.get("DOCKER_CONTEXT") or None

@@ -236,7 +236,8 @@ class ContainerProcess:
                 f"the proxy (service {self._service}) is not running", hint=f"docker compose up -d {self._service}"
             )
         return ProxyUnreachable(
-            f"the proxy (container {self._container}) is not running", hint=f"docker start {self._container}"
+            f"the proxy (container {self._container}) is not running",
+            hint=f"docker start {self._container}; where there is none of that name: x-rollout.proxy.container",
         )
 
 
