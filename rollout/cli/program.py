@@ -50,9 +50,10 @@ class Verbs(click.Group):
         except click.UsageError as error:
             from difflib import get_close_matches
 
-            for verb in get_close_matches(args[0], VERBS, 1):
-                error.message += f" Did you mean {verb!r}?"
-            raise
+            close = get_close_matches(args[0], VERBS, 1)
+            if not close:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {close[0]!r}?", ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
