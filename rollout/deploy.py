@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from rollout import membership, recover, strategies, warm
+from rollout import membership, recover, steps, strategies, warm
 from rollout.control import BY_FAILURE_ACTION, Wish
 from rollout.errors import Aborted, ImageNotFound, NotUndone, RolloutError, StateError, Unreachable
 from rollout.events import NothingToDo, Notice, Paused, RolloutStarted, Sink
@@ -183,8 +183,7 @@ def _previous(run: Run, observed: Observed) -> Revision | None:
 def _nothing_to_do(run: Run, plan: Plan) -> None:
     for step in plan.steps:
         if isinstance(step, Remove):
-            for replica_id in step.replicas:
-                run.ports.engine.remove(replica_id)
+            steps.perform(run, step)
             run.emit(Notice(run.service, f"removed {len(step.replicas)} left-over container(s)"))
     run.emit(NothingToDo(run.service, run.record.target.number, len(run.live)))
 

@@ -88,7 +88,8 @@ def undo(run: Run, reason: str) -> None:
         run.live = set(observed.routed)
         run.tolerated.clear()
         alone = run.record.strategy == Strategy.RECREATE
-        plan = undo_plan(observed, _was_routed(run), run.record.old, run.record.switched, never_both=alone)
+        was_routed = [i for i in run.record.old if run.was_routed(i)]
+        plan = undo_plan(observed, was_routed, run.record.old, run.record.switched, never_both=alone)
         run.emit(UndoStarted(run.service, reason, plan.texts()))
         perform(run, plan)
     except RolloutError as error:
@@ -133,7 +134,7 @@ def only_leaving(run: Run) -> bool:
 
 def serves_alone(run: Run) -> bool:
     """Whether the new version has the traffic and nothing had it before: going back would be an outage."""
-    return bool(run.live - set(run.record.old)) and not _was_routed(run)
+    return bool(run.live - set(run.record.old)) and not any(map(run.was_routed, run.record.old))
 
 
 def _perform_one(run: Run, step: Step) -> None:
@@ -198,12 +199,6 @@ def _dispose(run: Run, failed: tuple[str, ...]) -> None:
     rest: list[Step] = [Switch(remove=routed), Drain(routed)] if routed else []
     for step in [*rest, Stop(failed), Remove(failed)]:
         steps.perform(run, step)
-
-
-def _was_routed(run: Run) -> list[str]:
-    """Ids in the pool when the rollout began; the journal knows them by upstream name, which holds the short id."""
-    names = run.record.previous.names if run.record.previous is not None else frozenset()
-    return [i for i in run.record.old if f"{run.service}-{i[:12]}" in names]
 
 
 def _receipt(run: Run, outcome: str, began: float, reason: str) -> Receipt:

@@ -38,7 +38,7 @@ def retire_expired(run: Run, target: RevisionKey) -> None:
 def replaced(run: Run, before: Warm | None) -> None:
     """A rollout is through: what was warm before it is in the pool now, or is no longer the revision to go back to.
     A run that recovers may find what the rollout itself has kept: that took traffic when it began."""
-    if before is None or _took_traffic(run, before):
+    if before is None or any(map(run.was_routed, before.replicas)):
         return
     replicas = run.ports.engine.replicas(run.service)
     _retire(run, before, [r for r in replicas if r.id not in run.live])
@@ -52,8 +52,3 @@ def _retire(run: Run, warm: Warm, replicas: Sequence[Replica]) -> None:
         steps.perform(run, step)
     if now == warm:
         run.ports.journal.set_warm(run.service, None)
-
-
-def _took_traffic(run: Run, warm: Warm) -> bool:
-    names = run.record.previous.names if run.record.previous is not None else frozenset[str]()
-    return any(f"{run.service}-{i[:12]}" in names for i in warm.replicas)

@@ -91,6 +91,11 @@ class Run:
         """What served when it began; its config is empty when plain Compose made it."""
         return self.record.before
 
+    def was_routed(self, replica_id: str) -> bool:
+        """Whether it was in the pool when the rollout began; the journal knows that by upstream name."""
+        previous = self.record.previous
+        return previous is not None and _upstream_name(self.service, replica_id) in previous.names
+
     def begin_plan(self, plan: Plan) -> None:
         """What the plan removes and no switch takes out had ended when it was made: it stays out, even if it runs again
         by now."""
@@ -214,7 +219,11 @@ class Run:
 
 def upstream_name(replica: Replica) -> str:
     """Never reused: container numbers are, and addresses are handed on at once (PROXIES 0.4)."""
-    return f"{replica.service}-{replica.short_id}"
+    return _upstream_name(replica.service, replica.id)
+
+
+def _upstream_name(service: str, replica_id: str) -> str:
+    return f"{service}-{replica_id[:12]}"
 
 
 def upstream_of(replica: Replica, network: str, port: int) -> Upstream | None:

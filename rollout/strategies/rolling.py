@@ -49,7 +49,7 @@ def rolling(settings: ServiceSettings, observed: Observed) -> Plan:
         if settings.update.delay and not last:
             steps.append(Delay(settings.update.delay))
     if old and not missing and not unrouted:
-        steps += _retire(settings, tuple(old))
+        steps += _switched(settings, (), tuple(old))
     return Plan((*steps, *_cleanup(settings, observed, tuple(old))), tuple(unrouted))
 
 
@@ -108,12 +108,7 @@ def _switched(settings: ServiceSettings, add: tuple[int, ...], out: tuple[str, .
 
 
 def _monitor(settings: ServiceSettings, batches: tuple[int, ...]) -> list[Step]:
-    return [Monitor(batches, settings.update.monitor)] if settings.update.monitor else []
-
-
-def _retire(settings: ServiceSettings, out: tuple[str, ...]) -> list[Step]:
-    """Nothing to start: the old ones only leave."""
-    return [Switch(remove=out), Drain(out), *([] if settings.keep_warm else [Stop(out)])]
+    return [Monitor(batches, settings.update.monitor)] if batches and settings.update.monitor else []
 
 
 def _cleanup(settings: ServiceSettings, observed: Observed, old: tuple[str, ...]) -> list[Step]:

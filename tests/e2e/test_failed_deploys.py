@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -254,3 +256,34 @@ def test_slow_boot_is_waited_for(short_directory: Path) -> None:
         load.wait_for(20, version="2")
         assert load.report().failed == 0, load.report().describe()
         shop.settled(replicas=1)
+
+
+@pytest.mark.parametrize("edge", BY_RELOAD_AND_BY_SOCKET, ids=str)
+def test_recreate_gives_name_and_port_back_to_the_image_that_had_them(edge: Edge, short_directory: Path) -> None:
+    """One name, one host port: the new container has to be gone before the old one is there again. The tag names the
+    new image by then, as it does after each build."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    image = f"rollout-test/{short_directory.name.lower()}:latest"
+    alone = {"deploy": {"replicas": 1}, "ports": [f"127.0.0.1:{port}:8000"], "image": image}
+    settings = {"x-rollout": {"strategy": "recreate", "health": {"healthy_deadline": "4s"}}}
+    docker("tag", "rollout-test/app:2", image)
+    try:
+        with project(edge, short_directory, **alone, **settings) as shop:
+            shop.service("web", container_name=f"{shop.name}-only")
+            shop.up()
+            shop.rollout("deploy")
+            docker("tag", "rollout-test/app:3", image)
+            shop.service("web", environment={"HEALTH": "fail"})
+            for _ in range(2):  # what was made again has to be known well enough to be made again
+                failed(shop, "HTTP 503")
+                assert shop.answers() == "2", shop.describe()
+                shop.settled(replicas=1)
+            shop.service("web", environment={"HEALTH": ""})
+            shop.rollout("deploy")
+            assert shop.answers() == "3"
+            shop.rollout("rollback", "web")
+            assert shop.answers() == "2"
+            shop.settled(replicas=1)
+    finally:
+        docker("rmi", image)
