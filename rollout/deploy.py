@@ -100,9 +100,11 @@ def carry_out(run: Run, plan: Plan, project: str) -> Receipt:
         raise _failed(run, error, began) from error
     _retain(run, project)
     receipt = close(run, "deployed", began=began)
-    if run.tolerated:
+    missing = [f"{len(run.tolerated)} new replica(s) failed and were left out"] if run.tolerated else []
+    missing += [f"{len(run.gone)} replica(s) do not run any more"] if run.gone else []
+    if missing:
         raise NotUndone(
-            f"service {run.service}: deployed, but {len(run.tolerated)} new replica(s) failed and were left out",
+            f"service {run.service}: deployed, but {', '.join(missing)}",
             hint=f"`rollout deploy {run.service}` starts what is missing",
         )
     return receipt

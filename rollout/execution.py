@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 
 from rollout import steps
 from rollout.control import GLANCE
-from rollout.errors import Aborted, DeployFailed, Interrupted, NotUndone, RolloutError, StateError
+from rollout.errors import Aborted, DeployFailed, EngineError, Interrupted, NotUndone, RolloutError, StateError
 from rollout.events import (
     Aborting,
     Finished,
@@ -102,13 +104,20 @@ def undo(run: Run, reason: str) -> None:
 
 
 def close(run: Run, outcome: str, *, began: float, reason: str = "") -> Receipt:
-    """The end of a rollout: measure, write the receipt, tell."""
+    """The end of a rollout: measure, see who is there, write the receipt, tell."""
     run.count()
-    run.ports.fan_out(measurements(run, run.live - set(run.record.old)))
+    run.ports.fan_out([partial(_see_who_is_gone, run), *measurements(run, run.live - set(run.record.old))])
     receipt = _receipt(run, outcome, began, reason)
     _journal(run, lambda: run.ports.journal.finish(run.record.id, outcome, receipt.as_json()))
     run.emit(Finished(run.service, outcome, receipt.as_json()))
     return receipt
+
+
+def _see_who_is_gone(run: Run) -> None:
+    """Somebody may have stopped or removed replicas meanwhile."""
+    with suppress(EngineError):  # what was done is done; the next run looks again
+        there = run.replicas()
+        run.gone = [i for i in run.live if i not in there or not there[i].running]
 
 
 def unfinished(run: Run, error: NotUndone) -> NotUndone:
@@ -212,7 +221,7 @@ def _receipt(run: Run, outcome: str, began: float, reason: str) -> Receipt:
         strategy=run.record.strategy,
         revision=run.record.target.number,
         previous=run.previous.number if run.previous is not None else None,
-        replicas=len(run.live),
+        replicas=len(run.live) - len(run.gone),
         started_at=run.record.started_at,
         seconds=run.ports.clock.now() - began,
         phases=dict(run.phases),

@@ -68,6 +68,7 @@ class Run:
     ready_at: dict[str, Upstream] = field(default_factory=dict)  # replica id -> where it was found to be ready
     switched: dict[str, Switched] = field(default_factory=dict)  # replica id -> the switch that took it out
     tolerated: list[str] = field(default_factory=list)  # new replicas that failed and were left out (`continue`)
+    gone: list[str] = field(default_factory=list)  # that should serve, and did not run at the end
     cut: int = 0
     counted: dict[str, Counters] = field(default_factory=dict)  # "ip:port" -> what is in `requests` of its count
     requests: dict[int, Counters] = field(default_factory=dict)  # revision number -> as the proxy counted

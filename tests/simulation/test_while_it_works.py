@@ -149,8 +149,8 @@ def test_the_pool_follows_what_serves_during_a_long_step(step: str) -> None:
         world.on_tick = look
 
     when(scenario, step, death)
-    if step == "monitor":
-        with pytest.raises(NotUndone, match="1 new replica"):
+    if serving == V2:
+        with pytest.raises(NotUndone, match=r"deployed, but 1 (new )?replica"):
             scenario.deploy(V2)
     else:
         scenario.deploy(V2)
@@ -180,3 +180,22 @@ def test_a_pause_by_failure_action_is_told_as_one_on_a_full_disk_too() -> None:
     with pytest.raises(NotUndone, match="paused, as failure_action says"):
         scenario.deploy(V2)
     assert len(of(scenario, V1)) == 2 and len(of(scenario, V2)) == 2
+
+
+@pytest.mark.parametrize("step", ["drain", "stop", "remove"])
+def test_what_has_gone_by_the_end_is_not_told_as_deployed(step: str) -> None:
+    """Somebody removes a new replica when nothing of the rollout looks at it any more."""
+    scenario = Scenario(settings(strategy=BLUE_GREEN))
+
+    def vanish() -> None:
+        scenario.world.deaths_expected = True
+        victim = of(scenario, V2)[0]
+        scenario.world.die(victim)
+        del scenario.world.containers[victim.replica.id]
+
+    when(scenario, step, vanish)
+    with pytest.raises(NotUndone, match=r"deployed, but 1 replica\(s\) do not run any more"):
+        scenario.deploy(V2)
+    assert scenario.journal.history(SERVICE, 1)[0].receipt["replicas"] == 1
+    scenario.deploy(V2)
+    scenario.assert_settled(V2)
