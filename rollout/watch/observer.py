@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,9 +65,9 @@ class Observer:
                 self._forget(place)
             if self._add(place):
                 self._changed(place)
-                with suppress(OSError):
-                    for path in Path(place).iterdir():
-                        self._changed(str(path))
+                # what the former watch had not told yet went with it, however deep it was
+                for path in _inside(place, below=self._wanted[place]):
+                    self._changed(path)
 
     def dispatch(self, event: FileSystemEvent) -> None:
         """Called by watchdog, which asks no more of a handler than this."""
@@ -106,6 +107,13 @@ class _Watched:
     below: bool
     identity: tuple[int, int]
     watch: ObservedWatch
+
+
+def _inside(place: str, *, below: bool) -> Iterator[str]:
+    for folder, folders, files in os.walk(place):
+        yield from (os.path.join(folder, name) for name in (*folders, *files))  # noqa: PTH118  # as the events name them
+        if not below:
+            return
 
 
 def _identity(place: str) -> tuple[int, int] | None:

@@ -356,6 +356,20 @@ def test_a_directory_made_anew_is_watched_anew(tmp_path: Path, below: bool) -> N
                 heard.until(place / "deep" / "new.py")
 
 
+@pytest.mark.parametrize("below", [True, False], ids=["all below", "its files"])
+def test_a_new_watch_tells_all_that_there_is(tmp_path: Path, below: bool) -> None:
+    """What the one before it had heard and not told yet is lost with it."""
+    place, heard = tmp_path / "web", Heard()
+    with heard.observer as observer:
+        observer.watch({str(place): below})
+        unpack(place)
+        (place / "deep" / "new.py").write_text("1")
+        observer.renew()
+        told = set(heard.paths)
+    assert {str(place), str(place / "app.py"), str(place / "deep")} <= told
+    assert (str(place / "deep" / "new.py") in told) is below
+
+
 def test_a_directory_that_comes_later_is_watched(tmp_path: Path) -> None:
     place, heard = tmp_path / "templates", Heard()
     with heard.observer as observer:
