@@ -4,7 +4,7 @@ limit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rollout.errors import DeployFailed
@@ -26,7 +26,7 @@ def perform(run: Run, step: Drain) -> Mapping[str, Any]:
         # a paused one holds its address as well, and its requests
         upstreams = [u for i in ids if i in replicas and (u := run.upstream(replicas[i])) is not None]
         if upstreams:
-            cut += _drain(run, switched, upstreams)
+            cut += _drain(run, switched, ids, upstreams)
     run.cut += cut
     return {"cut": cut}
 
@@ -52,13 +52,14 @@ def _kept_warm(run: Run) -> bool:
     return any(isinstance(step, KeepWarm) for step in run.plan.steps)
 
 
-def _drain(run: Run, switched: Switched | None, upstreams: list[Upstream]) -> int:
+def _drain(run: Run, switched: Switched | None, ids: Sequence[str], upstreams: list[Upstream]) -> int:
     following = Following(run)
 
     def look() -> InFlight | None:
         nonlocal switched
         run.stop_if_asked()
         following.look()
+        switched = run.switched.get(ids[0], switched)
         if _named(run, upstreams):
             pool = ready_pool(run, run.live)
             if not pool.upstreams:
@@ -67,6 +68,7 @@ def _drain(run: Run, switched: Switched | None, upstreams: list[Upstream]) -> in
                 )
             run.notice("the proxy's files name old replicas again, which somebody else put back: switched once more")
             switched = run.ports.proxy.switch(pool)
+            run.switched.update(dict.fromkeys(ids, switched))
         seen = run.ports.proxy.in_flight(switched, upstreams)
         if not seen.drained and seen.detail:
             run.say(seen.detail)

@@ -63,7 +63,7 @@ def _follow(run: Run) -> None:
     pool = run.pool_of(ready, replicas)
     if before is None or not pool.upstreams or set(pool.upstreams) == set(before.upstreams):
         return  # never an empty pool because of a doubt
-    run.ports.proxy.switch(pool)
+    run.left_by(run.ports.proxy.switch(pool))
     run.emit(followed(before, pool))
 
 

@@ -200,6 +200,13 @@ class Run:
         """The next switch of the plan, from the current step on."""
         return next((s for s in self.plan.steps[self.index :] if isinstance(s, Switch)), None)
 
+    def left_by(self, switched: Switched) -> None:
+        """What had left the pool, and was named again by what this switch replaced (a proxy that was restarted with the
+        files from before): whoever drains it has to wait for the workers that knew that."""
+        for replica_id in self.switched:
+            if _upstream_name(self.service, replica_id) in switched.previous.names:
+                self.switched[replica_id] = switched
+
     def live_after(self, step: Switch) -> set[str]:
         return (self.live | set(self.members(step.add))) - set(step.remove) - set(self.tolerated)
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 
 from rollout.control import Wish
 from rollout.errors import Aborted, DeployFailed, NotUndone
-from rollout.events import Paused, StepStarted
+from rollout.events import Notice, Paused, StepStarted
 from rollout.model import (
     FailureAction,
     Hook,
     Hooks,
+    InFlight,
+    Pool,
     ReplicaState,
     RevisionKey,
     Strategy,
+    Switched,
     UpdateConfig,
+    Upstream,
 )
+from tests.simulation.fakes import FakeProxy
 from tests.simulation.scenario import V1, V2, Scenario, settings
 from tests.simulation.world import SERVICE, Container
 
@@ -199,3 +204,43 @@ def test_what_has_gone_by_the_end_is_not_told_as_deployed(step: str) -> None:
     assert scenario.journal.history(SERVICE, 1)[0].receipt["replicas"] == 1
     scenario.deploy(V2)
     scenario.assert_settled(V2)
+
+
+def test_a_drain_waits_for_who_took_them_out_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy is restarted with the files from before while the rollout is paused after its switch: the workers to
+    wait for are those of the switch that put that right."""
+    scenario = Scenario(settings(strategy=BLUE_GREEN))
+    before = scenario.world.loaded[SERVICE]
+    waited_for, switches = list[Switched | None](), list[Switched]()
+    real, real_switch = FakeProxy.in_flight, FakeProxy.switch
+
+    def in_flight(proxy: FakeProxy, switched: Switched | None, upstreams: Sequence[Upstream]) -> InFlight:
+        waited_for.append(switched)
+        return real(proxy, switched, upstreams)
+
+    def switch(proxy: FakeProxy, pool: Pool) -> Switched:
+        switches.append(real_switch(proxy, pool))
+        return switches[-1]
+
+    monkeypatch.setattr(FakeProxy, "in_flight", in_flight)
+    monkeypatch.setattr(FakeProxy, "switch", switch)
+
+    def restored() -> None:
+        if isinstance(scenario.events[-1], Paused):
+            scenario.world.disk[SERVICE] = scenario.world.loaded[SERVICE] = before
+            scenario.world.on_tick = resumed
+
+    def resumed() -> None:
+        if any(isinstance(event, Notice) and "the pool follows" in event.text for event in scenario.events):
+            scenario.world.on_tick = lambda: None
+            scenario.ask(Wish.RESUME)
+
+    def pause() -> None:
+        scenario.ask(Wish.PAUSE)
+        scenario.world.on_tick = restored
+
+    when(scenario, "switch", pause)
+    scenario.deploy(V2)
+    scenario.assert_settled(V2)
+    assert len(switches) == 2, "the rollout's, and the one that put it right"
+    assert waited_for and all(one is switches[1] for one in waited_for)
