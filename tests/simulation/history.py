@@ -107,10 +107,11 @@ class History:
         return verdict.look(self.world, self.journal, service, self.meddled)
 
     def _judge(self, service: str, key: RevisionKey, code: ExitCode, before: verdict.Seen, *, deployed: bool) -> None:
-        update, after = self.files[service].settings.update, self._seen(service)
+        settings, after, said = self.files[service].settings, self._seen(service), self.picture
         judged = verdict.judge(
-            code, key, update, before, after, deployed=deployed, interrupted=self.interrupted, tell=self.picture
-        )
+            code, key, settings.update, settings.replicas, before, after,
+            deployed=deployed, interrupted=self.interrupted, tell=said,
+        )  # fmt: skip
         self.done[f"exit codes judged: {int(code)}"] += judged
 
     def _deploy(self, service: str, key: RevisionKey, what: str, *, force: bool) -> Receipt | None:
