@@ -95,11 +95,12 @@ class History:
         except RolloutError as error:
             outcome, code = type(error).__name__, error.exit_code
         finally:
+            recorded = not world.disk_full  # else its end is not in the journal, which it has said
             self.pending, self.breakage.armed, world.disk_full = [], "", False
             self.done["port calls"] += world.calls
         self.done["runs"] += 1
         self.done[f"runs that ended: {outcome}"] += 1
-        if outcome != "crashed":
+        if outcome != "crashed" and recorded:
             self._judge(service, key, code, before, deployed=outcome == "deployed")
         return outcome
 
