@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
 from rollout import steps
 from rollout.control import GLANCE
-from rollout.errors import Aborted, DeployFailed, EngineError, Interrupted, NotUndone, RolloutError, StateError
+from rollout.errors import Aborted, DeployFailed, EngineError, Interrupted, NotUndone, RolloutError
 from rollout.events import (
     Aborting,
     Finished,
@@ -82,7 +81,7 @@ def undo(run: Run, reason: str) -> None:
     """Take everything back; the service is exactly as it was when this returns. Raises NotUndone when it can't."""
     run.undoing = True
     began = run.ports.clock.now()
-    _journal(run, lambda: run.ports.journal.mark_state(run.record.id, state="undoing"))
+    run.write_down(lambda: run.ports.journal.mark_state(run.record.id, state="undoing"))
     try:
         replicas = run.ports.engine.replicas(run.service)
         pool = run.ports.proxy.pool(run.service)
@@ -108,7 +107,7 @@ def close(run: Run, outcome: str, *, began: float, reason: str = "") -> Receipt:
     run.count()
     run.ports.fan_out([partial(_see_who_is_gone, run), *measurements(run, run.live - set(run.record.old))])
     receipt = _receipt(run, outcome, began, reason)
-    _journal(run, lambda: run.ports.journal.finish(run.record.id, outcome, receipt.as_json()))
+    run.write_down(lambda: run.ports.journal.finish(run.record.id, outcome, receipt.as_json()))
     run.emit(Finished(run.service, outcome, receipt.as_json()))
     return receipt
 
@@ -148,7 +147,7 @@ def serves_alone(run: Run) -> bool:
 
 def _perform_one(run: Run, step: Step) -> None:
     text, clock = step.text(), run.ports.clock
-    _journal(run, lambda: run.ports.journal.step_begun(run.record.id, run.index, step.kind, step.detail()))
+    run.write_down(lambda: run.ports.journal.step_begun(run.record.id, run.index, step.kind, step.detail()))
     run.emit(StepStarted(run.service, run.index, step.kind, text))
     began = clock.now()
     while True:
@@ -161,20 +160,8 @@ def _perform_one(run: Run, step: Step) -> None:
                 raise  # else once more: what is left has to be ready, watched and switched all the same
     seconds = clock.now() - began
     run.phases[step.kind] = run.phases.get(step.kind, 0.0) + seconds
-    _journal(run, lambda: run.ports.journal.step_done(run.record.id, run.index, result))
+    run.write_down(lambda: run.ports.journal.step_done(run.record.id, run.index, result))
     run.emit(StepFinished(run.service, run.index, step.kind, text, seconds))
-
-
-def _journal(run: Run, write: Callable[[], None]) -> None:
-    """Before the first switch an unwritable journal ends the rollout. After it, and in an undo, ending well matters
-    more than the record: the next run re-observes everything it needs.
-    """
-    try:
-        write()
-    except StateError as error:
-        if not (run.undoing or run.record.switched):
-            raise
-        run.notice(f"the journal cannot be written, going on without it: {error.message}")
 
 
 def _still_allowed(run: Run, step: Step) -> None:

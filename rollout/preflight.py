@@ -5,10 +5,8 @@ An ERROR stops a deploy before anything starts; each names the way out.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rollout.errors import Fault, SpecError
@@ -54,13 +52,11 @@ def compose_version(found: tuple[int, int], oldest: tuple[int, int] = (2, 20)) -
     return [_warning("compose-version", "compose", message, "install a newer docker-compose-plugin")]
 
 
-def state_directory(path: Path) -> list[Finding]:
-    """Whether it can be made, or written. Makes nothing."""
-    there = next(place for place in (path, *path.parents) if place.exists())
-    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+def state_directory(where: str, in_the_way: str) -> list[Finding]:
+    """`in_the_way` of making or writing it; empty: nothing is."""
+    if not in_the_way:
         return []
-    why = "may not be written" if there.is_dir() else "is no directory"
-    return [_error("state", str(path), f"the state cannot be kept here: {there} {why}", "set ROLLOUT_STATE_DIR")]
+    return [_error("state", where, f"the state cannot be kept here: {in_the_way}", "set ROLLOUT_STATE_DIR")]
 
 
 def refuse(found: Iterable[Finding]) -> None:

@@ -61,6 +61,13 @@ class StateDirectory:
     def _passed(self) -> Path:
         return self.path / "serve.passed"
 
+    def in_the_way(self) -> str:
+        """Why it cannot be made, or written; empty when it can. Makes nothing."""
+        there = next(place for place in (self.path, *self.path.parents) if place.exists())
+        if not there.is_dir():
+            return f"{there} is no directory"
+        return "" if os.access(there, os.W_OK | os.X_OK) else f"{there} may not be written"
+
     def check(self, project: str) -> None:
         """Refuse the state of another project: `-p` beside one Compose file makes two. Raises StateError."""
         owner = self._owner()

@@ -52,7 +52,10 @@ def revisions(wired: Wired, service: str) -> list[dict[str, Any]]:
 def check(wired: Wired, wanted: Sequence[str] = ()) -> dict[str, Any]:
     """Whether the project is safe to deploy (`ok`), what it consists of, and every finding."""
     compose = wired.compose.version()
-    here = [*preflight.compose_version(compose), *preflight.state_directory(wired.state.path)]
+    here = [
+        *preflight.compose_version(compose),
+        *preflight.state_directory(str(wired.state.path), wired.state.in_the_way()),
+    ]
     found = [*here, *wired.findings(wanted), *_proxy_findings(wired, wanted)]
     errors = any(f.severity is Severity.ERROR for f in found)
     return {"ok": not errors, **_parts(wired, compose), "findings": [_finding(f) for f in found]}

@@ -12,6 +12,7 @@ from rollout.errors import StateError
 from rollout.ports import Clock
 from rollout.waiting import DeadlinePassed, wait_for
 
+STATE_HINT = "make room, run as a user who may write there, or set ROLLOUT_STATE_DIR"
 LOCK_TIMEOUT = 120.0  # seconds; longer than any reload of another service's switch
 
 
@@ -27,7 +28,7 @@ def exclusively(path: str, clock: Clock) -> Iterator[IO[bytes]]:
     except OSError as error:
         raise StateError(
             f"the lock {path} cannot be opened: {error.strerror}",
-            hint="make room, run as a user who may write there, or set ROLLOUT_STATE_DIR",
+            hint=STATE_HINT,
         ) from error
     with lock:
         try:

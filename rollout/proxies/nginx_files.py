@@ -23,14 +23,13 @@ from typing import IO
 
 from rollout.errors import Fault, SpecError, StateError
 from rollout.ports import Clock
-from rollout.proxies.lock import exclusively
+from rollout.proxies.lock import STATE_HINT, exclusively
 
 CURRENT = "current"
 ENTRY = "rollout.conf"
 _GENERATION = re.compile(r"gen-(\d{6,})")
 _LINK = ".current.new"
 _CONFIG_HINT = "create it, make room, or correct `x-rollout.proxy.config`"
-_STATE_HINT = "make room, run as a user who may write there, or set ROLLOUT_STATE_DIR"
 
 
 class Generations:
@@ -228,7 +227,7 @@ class LedgerFile:
     def write(self, ledger: Ledger) -> None:
         """Only within `hold`."""
         assert self._held is not None
-        with told(f"write {self._path}", hint=_STATE_HINT):
+        with told(f"write {self._path}", hint=STATE_HINT):
             record = json.dumps(asdict(ledger)).encode().ljust(self.SIZE - 1) + b"\n"
             os.pwrite(self._held.fileno(), record, 0)
 

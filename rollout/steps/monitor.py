@@ -7,7 +7,7 @@ from typing import Any
 
 from rollout.plan import Monitor
 from rollout.steps.following import Following
-from rollout.steps.readiness import LOG_LINES, why_dead, why_not_ready
+from rollout.steps.readiness import last_words, why_dead, why_not_ready
 from rollout.steps.run import ReplicaFailed, Run
 
 FAILED_PROBES = 3  # in a row; one lost probe under load is no verdict
@@ -42,9 +42,8 @@ def _why_failed(run: Run, replica_id: str, restarts: int, failing: dict[str, int
 
 
 def _failure(run: Run, replica_id: str, reason: str) -> ReplicaFailed:
-    logs = [f"log: {line}" for line in run.ports.engine.logs(replica_id, LOG_LINES)]
     return ReplicaFailed(
         f"service {run.service}: new replica {replica_id[:12]} failed while it was monitored: {reason}",
         [replica_id],
-        details=logs,
+        details=last_words(run, replica_id),
     )

@@ -11,6 +11,7 @@ from rollout.steps.run import ReplicaFailed, Run
 from rollout.waiting import FIRST_PAUSE
 
 KILLED = 137  # 128 and the number of SIGKILL
+_UNHEALTHY = "its health check says unhealthy"
 LOG_LINES = 15  # of a failed container, shown to the user
 PAUSE_GROWTH = 1.25  # so a pause is about a quarter of the wait until then: no replica is seen ready much too late
 
@@ -72,7 +73,7 @@ def why_dead(replica: Replica | None, restarts: int) -> str | None:
     if replica.state is not ReplicaState.RUNNING:
         return f"it is {replica.state}"
     if replica.health is Health.UNHEALTHY:
-        return "its health check says unhealthy"
+        return _UNHEALTHY
     return None
 
 
@@ -98,7 +99,7 @@ def ready_pool(run: Run, ids: Collection[str], needed: Collection[str] = ()) -> 
         raise ReplicaFailed(
             f"service {run.service}: ready before the switch, and no longer: {', '.join(i[:12] for i in lost)}",
             lost,
-            details=[f"log: {line}" for i in lost for line in run.ports.engine.logs(i, LOG_LINES)],
+            details=[line for i in lost for line in last_words(run, i)],
         )
     return run.pool_of(fit or ids, replicas)
 
@@ -117,12 +118,17 @@ def stays_ready(run: Run, replica: Replica) -> bool:
     return True
 
 
+def last_words(run: Run, replica_id: str) -> list[str]:
+    """The end of its output, as details of an error."""
+    return [f"log: {line}" for line in run.ports.engine.logs(replica_id, LOG_LINES)]
+
+
 def why_unready(prober: Prober, settings: ServiceSettings, network: str, replica: Replica) -> str | None:
     """One look: None when Docker and our probe both pass."""
     if replica.health is Health.STARTING:
         return "its health check is still starting"
     if replica.health is Health.UNHEALTHY:
-        return "its health check says unhealthy"
+        return _UNHEALTHY
     host = replica.addresses.get(network, "")
     if not host:
         return f"it has no address on network {network}"
@@ -157,7 +163,7 @@ def _ready(run: Run, replica: Replica, watch: _Watch) -> bool:
 
 def _failed(run: Run, replica_id: str, name: str, reason: str, replica: Replica | None = None) -> ReplicaFailed:
     details = [f"health: {line}" for line in (replica.health_log[-3:] if replica is not None else ())]
-    details += [f"log: {line}" for line in run.ports.engine.logs(replica_id, LOG_LINES)]
+    details += last_words(run, replica_id)
     return ReplicaFailed(
         f"service {run.service}: new replica {name} is not ready: {reason}", [replica_id], details=details
     )

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rollout.control import Standing, Wishes
-from rollout.errors import Aborted, Interrupted, Unhealthy
+from rollout.errors import Aborted, Interrupted, StateError, Unhealthy
 from rollout.events import Notice, Sink, StepProgress
 from rollout.fanout import FanOut
 from rollout.model import Counters, Pool, Replica, Revision, ServiceSettings, Switched, Upstream, Usage
@@ -165,6 +165,16 @@ class Run:
         at = self.plan.steps[self.index : self.index + 1]  # none: a step may be done outside of a plan
         kind = at[0].kind if at else ""
         self.emit(StepProgress(self.service, self.index, kind, text))
+
+    def write_down(self, write: Callable[[], object]) -> None:
+        """Before the first switch an unwritable journal ends the rollout. After it, and in an undo, ending well matters
+        more than the record: the next run re-observes everything it needs."""
+        try:
+            write()
+        except StateError as error:
+            if not (self.undoing or self.record.switched):
+                raise
+            self.notice(f"the journal cannot be written, going on without it: {error.message}")
 
     def notice(self, text: str) -> None:
         self.emit(Notice(self.service, text))

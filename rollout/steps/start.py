@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from rollout.errors import DeployFailed, NotUndone, StateError
+from rollout.errors import DeployFailed, NotUndone
 from rollout.model import Replica, Revision, RevisionKey
 from rollout.plan import Start
 from rollout.steps.run import Run
@@ -63,12 +63,12 @@ def _from_its_image(run: Run, revision: Revision) -> Revision:
 
 def _number(run: Run, key: RevisionKey, revision: Revision) -> None:
     """What is made from an image by its id has another configuration, so it is a revision of its own."""
-    try:
+
+    def number() -> None:
         before = run.ports.journal.revision(run.service, key, revision.image, revision.config)
-    except StateError as error:
-        run.notice(f"the journal cannot be written, going on without it: {error.message}")
-    else:
         run.record = replace(run.record, before=before)
+
+    run.write_down(number)
 
 
 def _same_revision(run: Run, revision: Revision, ids: list[str], *, from_files: bool) -> list[Replica]:

@@ -23,6 +23,7 @@ from rollout.model import (
     UpdateConfig,
 )
 from rollout.preflight import blockers, compose_version, findings, inspect, placement, refuse, state_directory
+from rollout.state import StateDirectory
 
 WEB = ServiceSettings(
     name="web", port=8000, image="shop/web:1", replicas=2, health=HealthCheck(path="/up"), networks=("shop_default",)
@@ -228,9 +229,13 @@ def test_a_compose_that_is_too_old_is_named(found: tuple[int, int], warned: bool
 
 def test_where_no_state_can_be_kept(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert state_directory(tmp_path / "new/.rollout") == [] and list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+    def found(path: Path) -> list[Finding]:
+        return state_directory(str(path), StateDirectory(path).in_the_way())
+
+    assert found(tmp_path / "new/.rollout") == [] and list(tmp_path.iterdir()) == [tmp_path / "file"]
     for wrong in (tmp_path / "file", tmp_path / "file/.rollout"):
-        (finding,) = state_directory(wrong)
+        (finding,) = found(wrong)
         assert (finding.code, finding.severity) == ("state", Severity.ERROR)
         assert f"{tmp_path}/file is no directory" in finding.message
 

@@ -30,6 +30,8 @@ class PeerProtocol(H11Protocol):
     """HTTP/1.1 whose requests carry their `peer` in the scope's state. Who connects and says nothing is not waited for:
     uvicorn bounds requests, not connections, and each is an open file of the process that follows the replicas."""
 
+    _first: asyncio.TimerHandle | None = None  # ends a connection that has asked for nothing by then
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn narrows it too
         self.app_state = {**self.app_state, "peer": _peer(transport)}
@@ -42,8 +44,6 @@ class PeerProtocol(H11Protocol):
         if self._first is not None:
             self._first.cancel()
         super().connection_lost(exc)
-
-    _first: asyncio.TimerHandle | None = None
 
     def _close_unless_asked(self) -> None:
         asked: object = self.cycle  # uvicorn says that it is never None, and it is until there is a request
