@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import socket
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -264,7 +265,7 @@ def test_recreate_gives_name_and_port_back_to_the_image_that_had_them(edge: Edge
     new image by then, as it does after each build."""
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
-    image = f"rollout-test/{short_directory.name.lower()}:latest"
+    image = f"rollout-test/recreated-{uuid.uuid4().hex[:8]}:latest"
     alone = {"deploy": {"replicas": 1}, "ports": [f"127.0.0.1:{port}:8000"], "image": image}
     settings = {"x-rollout": {"strategy": "recreate", "health": {"healthy_deadline": "4s"}}}
     docker("tag", "rollout-test/app:2", image)
