@@ -77,7 +77,7 @@ frontend http
 """,
 }
 AFTER = """\
-# then, in this order (in a project that runs, the proxy's container is made anew once, for its new mount):
+# then, in this order (a proxy that runs already is made anew once, for its new mount: docker compose stop {proxy}):
 #   rollout render && docker compose up -d {proxy} && rollout check && rollout deploy"""
 
 
