@@ -3,6 +3,9 @@
 The record in the file is for people; the lock is the kernel's. The file is never unlinked (two could then hold "it"),
 and is written only after the lock is held. A child that creates containers inherits the lock (`held_fds`), so that a
 run which follows a killed one does not look at the world before that child is gone.
+
+The directory may be deleted while somebody has a lease. Another file of the same name would be free: so whoever has a
+lease shares a lock on a file that stays (the Compose file) as well, and the directory is made by who has that alone.
 """
 
 from __future__ import annotations
@@ -13,8 +16,8 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from rollout.errors import LockHeld, StateError
@@ -39,33 +42,28 @@ def _fds() -> set[int]:
 
 
 class FileLock:
-    """`Lock` by files in `directory`, one per service."""
+    """`Lock` by files in `directory`, one per service. `anchor`: the file that stays, none when it is empty."""
 
-    def __init__(self, directory: Path, clock: Clock) -> None:
+    def __init__(self, directory: Path, clock: Clock, anchor: str = "") -> None:
         self._directory = directory
         self._clock = clock
+        self._anchor = anchor
 
     @contextmanager
     def hold(self, service: str, what: str, wait: float) -> Iterator[None]:
-        fd = self._open(service)
-        try:
-            self._acquire(fd, service, wait)
-            with self._signed(fd, what):
+        with closing(self._lease(service)) as lease:
+            self._acquire(lease, wait)
+            with self._signed(lease, what):
                 yield
-        finally:
-            os.close(fd)
 
     @contextmanager
     def attempt(self, service: str, what: str) -> Iterator[bool]:
-        fd = self._open(service)
-        try:
-            if not _try(fd):
+        with closing(self._lease(service)) as lease:
+            if not lease.take():
                 yield False
                 return
-            with self._signed(fd, what):
+            with self._signed(lease, what):
                 yield True
-        finally:
-            os.close(fd)
 
     def holder(self, service: str) -> dict[str, object] | None:
         """Who holds the lease now, None when nobody does."""
@@ -80,59 +78,126 @@ class FileLock:
         finally:
             os.close(fd)
 
-    def _open(self, service: str) -> int:
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            return os.open(self._directory / f"{service}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise StateError(
-                f"the lock of service {service} cannot be opened: {self._directory}: {error.strerror}",
-                hint="run as a user who may write there, or set ROLLOUT_STATE_DIR",
-            ) from error
+    def _lease(self, service: str) -> _Lease:
+        return _Lease(service, self._directory / f"{service}.lock", self._anchor)
 
-    def _acquire(self, fd: int, service: str, wait: float) -> None:
+    def _acquire(self, lease: _Lease, wait: float) -> None:
         began = self._clock.now()
 
         def look() -> bool | None:
-            if _try(fd):
+            if lease.take():
                 return True
             # asked each time: a sync may be followed by a rollout, which is not waited for
-            if self._clock.now() - began >= max(wait, _patience(_record(fd))):
+            if self._clock.now() - began >= max(wait, _patience(lease.record())):
                 raise DeadlinePassed
             return None
 
         try:
             wait_for(self._clock, look, timeout=max(wait, ORPHAN_WAIT, SYNC_WAIT), longest=0.1)
         except DeadlinePassed:
-            record = _record(fd)
-            since = self._clock.wall() - float(str(record.get("since", self._clock.wall())))
             raise LockHeld(
-                f"service {service}: another rollout is under way: {record.get('what', 'unknown')} by pid "
-                f"{record.get('pid', '?')} on {record.get('host', '?')}, for {since:.0f} s",
+                f"service {lease.service}: another rollout is under way: {self._told(lease)}",
                 hint="wait for it with --wait-lock 10m, or see `rollout lock`",
             ) from None
 
+    def _told(self, lease: _Lease) -> str:
+        if lease.bare:
+            return f"it began before {self._directory} was deleted"
+        record = lease.record()
+        since = self._clock.wall() - float(str(record.get("since", self._clock.wall())))
+        who = f"pid {record.get('pid', '?')} on {record.get('host', '?')}"
+        return f"{record.get('what', 'unknown')} by {who}, for {since:.0f} s"
+
     @contextmanager
-    def _signed(self, fd: int, what: str) -> Iterator[None]:
-        self._sign(fd, what)
-        _fds().add(fd)
+    def _signed(self, lease: _Lease, what: str) -> Iterator[None]:
+        lease.sign({"pid": os.getpid(), "host": socket.gethostname(), "since": self._clock.wall(), "what": what})
+        mine = set(lease.fds)
+        _fds().update(mine)
         try:
             yield
         finally:
-            _fds().discard(fd)
+            _fds().difference_update(mine)
 
-    def _sign(self, fd: int, what: str) -> None:
-        record = {"pid": os.getpid(), "host": socket.gethostname(), "since": self._clock.wall(), "what": what}
+
+class _Lease:
+    """The lease on one service, had or wanted: open files, and the locks on them."""
+
+    def __init__(self, service: str, path: Path, anchor: str) -> None:
+        self.service = service
+        self._path = path
+        self._anchor: int | None = None
+        self._file: int | None = None
+        with suppress(OSError):
+            self._anchor = os.open(anchor, os.O_RDONLY | os.O_CLOEXEC)
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        return tuple(fd for fd in (self._file, self._anchor) if fd is not None)
+
+    @property
+    def bare(self) -> bool:
+        """The file is not open: its directory is gone, and is somebody else's to make."""
+        return self._file is None
+
+    def take(self) -> bool:
+        """Whether it is had now. Raises StateError."""
         try:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, json.dumps(record).encode(), 0)
+            self._file = self._opened() if self._file is None else self._file
+        except OSError as error:
+            raise StateError(
+                f"the lock of service {self.service} cannot be opened: {self._path.parent}: {error.strerror}",
+                hint="run as a user who may write there, or set ROLLOUT_STATE_DIR",
+            ) from error
+        if self._file is None or not _try(self._file):
+            return False
+        if not os.fstat(self._file).st_nlink:  # deleted while it was waited for: another may have its successor
+            os.close(self._file)
+            self._file = None
+            return False
+        return True
+
+    def _opened(self) -> int | None:
+        """The file; None when its directory is gone, and somebody has a lease from before."""
+        if not self._anchored(fcntl.LOCK_SH):
+            return None
+        if not self._path.parent.is_dir():
+            if not self._anchored(fcntl.LOCK_EX):
+                return None
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._anchored(fcntl.LOCK_SH)
+        return file
+
+    def _anchored(self, how: int) -> bool:
+        try:
+            return self._anchor is None or _try(self._anchor, how)
+        except OSError:
+            return True  # a file system that cannot lock what is only read: as without an anchor
+
+    def record(self) -> dict[str, object]:
+        """What the holder has signed, as far as it can be read."""
+        return {} if self._file is None else _record(self._file)
+
+    def sign(self, record: Mapping[str, object]) -> None:
+        if self._file is None:
+            return
+        try:
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, json.dumps(record).encode(), 0)
         except OSError:
             pass  # a full disk: the record is for people only, the lock itself is held
 
+    def close(self) -> None:
+        """Frees it, whoever has inherited it: what a host command has left in the background is not the rollout."""
+        for fd in self.fds:
+            with suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(fd)
 
-def _try(fd: int) -> bool:
+
+def _try(fd: int, how: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES):
             return False

@@ -86,7 +86,6 @@ class StateDirectory:
                 file = self.path / name
                 if not file.exists() or not file.stat().st_size:  # a full disk leaves it empty
                     file.write_text(text, encoding="utf-8")
-            self.locks.mkdir(exist_ok=True)
         except OSError as error:
             raise StateError(
                 f"the state directory {self.path} cannot be made: {error.strerror or error}",

@@ -186,7 +186,7 @@ def _assemble(
     )
     process = _proxy_process(project, connection)
     proxy = _proxy(project, process, clock, str(state.proxy_lock))
-    lock = FileLock(state.locks, clock)
+    lock = FileLock(state.locks, clock, anchor=compose.files[0])
     host = HostPrograms(project.name, project.directory, clock, held_fds)
     ports = Ports(engine, engine, proxy, Probes(engine, clock), journal, lock, clock, threads, host, with_image)
     return Wired(project, loaded, compose, connection, engine, process, proxy, journal, lock, state, ports)

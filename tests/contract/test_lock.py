@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from rollout.clock import SystemClock
 from rollout.errors import LockHeld
-from rollout.lock import GLANCE, FileLock, _fds, held_fds
+from rollout.lock import GLANCE, FileLock, held_fds
 from rollout.ports import SYNC, Lock
 from tests.simulation.fakes import FakeLock
 
@@ -22,7 +24,7 @@ HOLDER = """
 import sys, pathlib, subprocess
 from rollout.clock import SystemClock
 from rollout.lock import FileLock, held_fds
-with FileLock(pathlib.Path(sys.argv[1]), SystemClock()).hold("web", "deploy of v7", 0):
+with FileLock(pathlib.Path(sys.argv[1]), SystemClock(), sys.argv[3]).hold("web", "deploy of v7", 0):
     child = subprocess.Popen(["sleep", sys.argv[2]], pass_fds=held_fds(), stdout=subprocess.DEVNULL)
     print(child.pid, flush=True)
     sys.stdin.read()
@@ -83,7 +85,7 @@ def test_what_follows_a_sync_is_not_waited_for(tmp_path: Path) -> None:
         with lock.hold("web", SYNC, 0) as _:
             began.set()
             ended.wait(2 * GLANCE)
-            lock._sign(_fds().copy().pop(), "deploy of v8")
+            (tmp_path / "web.lock").write_text('{"what": "deploy of v8"}')
             ended.wait(60)
 
     holder = threading.Thread(target=sync_then_deploy)
@@ -97,6 +99,59 @@ def test_what_follows_a_sync_is_not_waited_for(tmp_path: Path) -> None:
         holder.join()
 
 
+@pytest.fixture
+def anchored(tmp_path: Path) -> tuple[Path, FileLock]:
+    """A directory that is yet to be made, and a lock in it that outlives it."""
+    compose_file = tmp_path / "compose.yaml"
+    compose_file.touch()
+    return tmp_path / "locks", FileLock(tmp_path / "locks", SystemClock(), str(compose_file))
+
+
+def test_a_lease_outlives_its_deleted_directory(anchored: tuple[Path, FileLock]) -> None:
+    directory, lock = anchored
+    with lock.hold("web", "deploy of v7", 0):
+        shutil.rmtree(directory)
+        with pytest.raises(LockHeld, match=r"began before \S*locks was deleted"), lock.hold("web", "another", 0):
+            raise AssertionError("two hold the lease")
+        with lock.attempt("web", "sync") as mine:
+            assert not mine
+    with lock.hold("web", "deploy of v8", 0):
+        assert directory.is_dir()
+
+
+def test_services_begin_beside_each_other_where_nothing_is_deleted(anchored: tuple[Path, FileLock]) -> None:
+    _, lock = anchored
+    with lock.hold("web", "deploy", 0), lock.hold("api", "deploy", 0), lock.attempt("cache", "sync") as mine:
+        assert mine
+
+
+def test_a_file_that_is_deleted_while_it_is_waited_for_is_no_lease(anchored: tuple[Path, FileLock]) -> None:
+    directory, lock = anchored
+    with ExitStack() as first:
+        first.enter_context(lock.hold("web", "deploy of v7", 0))
+
+        def replace_it() -> None:
+            shutil.rmtree(directory)
+            first.close()
+
+        waiting = FileLock(directory, _Patience(replace_it), str(directory.with_name("compose.yaml")))
+        with waiting.hold("web", "deploy of v8", 60), lock.attempt("web", "sync") as mine:
+            assert not mine and (directory / "web.lock").exists()
+
+
+def test_a_killed_holder_s_child_keeps_it_though_the_directory_is_deleted(anchored: tuple[Path, FileLock]) -> None:
+    directory, lock = anchored
+    process, child = _holder(directory, "60", str(directory.with_name("compose.yaml")))
+    process.kill()
+    process.communicate()
+    shutil.rmtree(directory)
+    with lock.attempt("web", "sync") as mine:
+        assert not mine
+    os.kill(child, signal.SIGKILL)
+    with lock.hold("web", "deploy", 60):
+        assert not _runs(child)
+
+
 def test_a_child_keeps_the_leases_of_its_own_thread_only(tmp_path: Path) -> None:
     lock = FileLock(tmp_path, SystemClock())
     seen: list[tuple[int, ...]] = []
@@ -108,9 +163,9 @@ def test_a_child_keeps_the_leases_of_its_own_thread_only(tmp_path: Path) -> None
     assert seen == [()]
 
 
-def _holder(directory: Path, seconds: str) -> tuple[subprocess.Popen[str], int]:
+def _holder(directory: Path, seconds: str, anchor: str = "") -> tuple[subprocess.Popen[str], int]:
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(directory), seconds],
+        [sys.executable, "-c", HOLDER, str(directory), seconds, anchor],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -128,6 +183,19 @@ def test_the_message_names_the_holder(tmp_path: Path) -> None:
     process.communicate("")
     assert f"deploy of v7 by pid {process.pid}" in failure.value.message
     assert failure.value.exit_code == 3
+
+
+def test_what_a_child_leaves_in_the_background_does_not_keep_it(anchored: tuple[Path, FileLock]) -> None:
+    directory, lock = anchored
+    with lock.hold("web", "deploy of v7", 0):
+        left = subprocess.Popen(["sleep", "60"], pass_fds=held_fds())
+    try:
+        shutil.rmtree(directory)
+        with lock.hold("web", "deploy of v8", 0):
+            assert left.poll() is None
+    finally:
+        left.kill()
+        left.wait()
 
 
 def test_waiting_gets_it_when_the_holder_ends(tmp_path: Path) -> None:

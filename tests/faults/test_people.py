@@ -275,6 +275,8 @@ def in_the_middle(edge: Edge, directory: Path, damage: Callable[[Path], None], p
             shop.tag(target)
             with stopped_at(point, shop, "deploy", "web") as run:
                 damage(shop.directory / ".rollout")
+                another = shop.rollout("deploy", "web", code=None)
+                assert another.code == 3 and "another rollout is under way" in another.err, another
             done = true_end(run.end(), 0, 4)  # 4: taken back, as what it must remember cannot be written down
             print(f"{edge} | {damage.__name__} | {point} | exit {done.code} | {done.seconds:.1f} s")
             if done.code:
