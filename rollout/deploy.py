@@ -17,7 +17,7 @@ from rollout.plan import Check, Observed, Plan, Remove, Start
 from rollout.ports import RolloutRecord
 from rollout.receipt import Receipt
 from rollout.retention import kept_tags, retain
-from rollout.steps.run import LeftPaused, Ports, ReplicaFailed, Run, routed_ids
+from rollout.steps.run import LeftPaused, Ports, ReplicaFailed, Run, routed_ids, upstream_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,6 @@ def _observe(
 def _begin(run: Run, request: Request, observed: Observed, plan: Plan) -> None:
     """From here on there is something to take back: write down what is there now."""
     ports, service = run.ports, run.service
-    previous_pool = ports.proxy.pool(service)
     starts = any(isinstance(step, Start) for step in plan.steps)
     if starts and ports.images.image_id(request.key.image_id) is None:
         raise ImageNotFound(f"service {service}: image {request.image} ({request.key.image_id[:19]}) is not here")
@@ -137,7 +136,7 @@ def _begin(run: Run, request: Request, observed: Observed, plan: Plan) -> None:
         strategy=run.settings.strategy,
         target=run.record.target,
         old=[r.id for r in observed.replicas],
-        previous=previous_pool or Pool(service),
+        previous=_serving(ports.proxy.pool(service) or Pool(service), observed),
         marker="" if starts else ports.proxy.mark(service),
         forced=request.force,
         before=_previous(run, observed),
@@ -161,6 +160,12 @@ def _begin(run: Run, request: Request, observed: Observed, plan: Plan) -> None:
     )
     if run.settings.health.implied and all(r.health == "none" for r in observed.replicas):
         run.notice(f"no health check is configured: a TCP accept on port {run.settings.port} is the check")
+
+
+def _serving(pool: Pool, observed: Observed) -> Pool:
+    """What of it there is to go back to. A pool is left as it was while nobody is ready: it may name the dead."""
+    dead = {upstream_name(r) for r in observed.replicas if r.state in ("exited", "dead")}
+    return replace(pool, upstreams=tuple(u for u in pool.upstreams if u.name not in dead))
 
 
 def _mark(run: Run) -> None:

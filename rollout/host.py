@@ -6,9 +6,9 @@ import contextlib
 import os
 import signal
 import subprocess
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 
 from rollout.errors import DeployFailed
 from rollout.ports import Clock, ExecResult
@@ -16,6 +16,7 @@ from rollout.ports import Clock, ExecResult
 LOOK = 0.05  # seconds between two looks whether it still may run
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 KEPT_LINES = 200
+CHUNK = 65536
 
 
 class HostPrograms:
@@ -39,42 +40,65 @@ class HostPrograms:
         try:
             started = subprocess.Popen(
                 list(argv), cwd=self._directory, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, start_new_session=True, encoding="utf-8", errors="replace",
-                pass_fds=tuple(self._keep_open()),
+                stderr=subprocess.STDOUT, start_new_session=True, pass_fds=tuple(self._keep_open()),
             )  # fmt: skip
         except OSError as error:
             return ExecResult(127 if isinstance(error, FileNotFoundError) else 126, error.strerror or str(error))
-        kept: deque[str] = deque(maxlen=KEPT_LINES)
-        reader = threading.Thread(target=_read, args=(started, kept, say), name="hook", daemon=True)
-        reader.start()
-        try:
-            in_time = self._watch(started, timeout, given_up)
-        finally:
-            _end(started)
-            reader.join(GRACE)  # a grandchild that has left the session may hold the pipe
+        with closing(_Output(started, say)) as output:
+            try:
+                in_time = self._watch(started, output, timeout, given_up)
+            finally:
+                _end(started)
+                output.read()
+        kept = tuple(output.kept)
         if not in_time:
-            raise DeployFailed(f"it took longer than {timeout:g} s and was stopped", details=tuple(kept))
+            raise DeployFailed(f"it took longer than {timeout:g} s and was stopped", details=kept)
         return ExecResult(started.returncode, "\n".join(kept))
 
-    def _watch(self, started: subprocess.Popen[str], timeout: float, given_up: Callable[[], bool]) -> bool:
+    def _watch(
+        self, started: subprocess.Popen[bytes], output: _Output, timeout: float, given_up: Callable[[], bool]
+    ) -> bool:
         """Until it ends, is given up, or has had its time; False for the last."""
         until = self._clock.now() + timeout
         while started.poll() is None and not given_up():
+            output.read()
             if self._clock.now() >= until:
                 return False
             self._clock.sleep(LOOK)
         return True
 
 
-def _read(started: subprocess.Popen[str], kept: deque[str], say: Callable[[str], None]) -> None:
-    assert started.stdout is not None
-    with started.stdout as lines:
-        for line in lines:
-            kept.append(line.rstrip("\n"))
-            say(line.rstrip("\n"))
+class _Output:
+    """What a program prints, line by line. Its end is not waited for: what it has left in the background may hold the
+    pipe for ever."""
+
+    def __init__(self, started: subprocess.Popen[bytes], say: Callable[[str], None]) -> None:
+        assert started.stdout is not None
+        self._pipe, self._say = started.stdout, say
+        self._begun = b""  # of a line
+        self.kept: deque[str] = deque(maxlen=KEPT_LINES)
+        os.set_blocking(self._pipe.fileno(), False)
+
+    def read(self) -> None:
+        """What is there now."""
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(self._pipe.fileno(), CHUNK):
+                *lines, self._begun = (self._begun + chunk).split(b"\n")
+                for line in lines:
+                    self._tell(line)
+
+    def close(self) -> None:
+        if self._begun:
+            self._tell(self._begun)
+        self._pipe.close()
+
+    def _tell(self, line: bytes) -> None:
+        text = line.decode(errors="replace")
+        self.kept.append(text)
+        self._say(text)
 
 
-def _end(started: subprocess.Popen[str]) -> None:
+def _end(started: subprocess.Popen[bytes]) -> None:
     """End what still runs of it: politely, then not."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -126,6 +126,10 @@ class SqliteJournal:
         rows = self._read("SELECT step FROM step WHERE rollout = ? ORDER BY seq DESC LIMIT 1", (rollout,))
         return str(rows[0]["step"]) if rows else ""
 
+    def cut(self, rollout: int) -> int:
+        done = self._read("SELECT result FROM step WHERE rollout = ? AND result IS NOT NULL", (rollout,))
+        return sum(int(json.loads(row["result"]).get("cut", 0)) for row in done)
+
     def revision(self, service: str, key: RevisionKey, image: str, config: str) -> Revision:
         known = self._read(
             "SELECT * FROM revision WHERE service = ? AND config_hash = ? AND image_id = ?",

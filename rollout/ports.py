@@ -271,7 +271,8 @@ class Proxy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RolloutRecord:
-    """A rollout as the journal holds it. `old` are the containers it found, `previous` the pool it found."""
+    """A rollout as the journal holds it. `old` are the containers it found, `previous` the pool it found,
+    without what was dead already."""
 
     id: int
     service: str
@@ -331,7 +332,8 @@ class Journal(Protocol):
     def step_begun(self, rollout: int, index: int, step: str, detail: Mapping[str, Any]) -> None: ...
 
     def step_done(self, rollout: int, index: int, result: Mapping[str, Any]) -> None:
-        """May be written together with the next write: what was done is observed by a recovery, never read."""
+        """May be written together with the next write: what was done is observed by a recovery, never read; but for
+        what it cost (`cut`)."""
 
     def mark_state(
         self, rollout: int, *, state: str | None = None, switched: bool | None = None, marker: str | None = None
@@ -345,6 +347,9 @@ class Journal(Protocol):
 
     def last_step(self, rollout: int) -> str:
         """The kind of the step that was begun last, empty before the first."""
+
+    def cut(self, rollout: int) -> int:
+        """Connections that its steps have cut so far."""
 
     def finish(self, rollout: int, state: str, receipt: Mapping[str, Any]) -> None:
         """The rollout is over; when `deployed`, its target is the live revision from here on, in the same commit."""

@@ -20,10 +20,10 @@ def status(url: str, headers: Mapping[str, str], timeout: float, clock: Clock) -
     """The status of GET `url`, redirects not followed. `timeout` seconds for connecting, answer and body together.
 
     The environment (proxies, netrc) is not heeded. Raises TimeoutError, OSError, requests.RequestException,
-    urllib3's HTTPError.
+    urllib3's HTTPError; ValueError for an answer with numbers that are none.
     """
     deadline = clock.now() + timeout
-    with requests.Session() as session:
+    with _Session() as session:
         session.trust_env = False
         session.mount("http://", _Adapter(deadline, clock))
         # a fresh connection each time: a kept one would prove that an old worker of the app is alive
@@ -37,6 +37,13 @@ def _read_body(response: requests.Response) -> None:
     left = BODY_LIMIT
     while left > 0 and (chunk := response.raw.read(min(left, 8192), decode_content=False)):
         left -= len(chunk)
+
+
+class _Session(requests.Session):
+    """Looks at no redirect: what `Location` says need not be an address at all."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
+        return None
 
 
 class _BoundedSocket(socket.socket):

@@ -13,6 +13,8 @@ from rollout.ports import Clock, Engine
 
 REASON_LIMIT = 120  # characters of a command's output that still are "a few words"
 
+NOT_HTTP = "the answer is not HTTP"
+
 
 class Probes:
     """`ports.Prober`. Safe to use from several threads: nothing is kept between two probes."""
@@ -46,6 +48,8 @@ class Probes:
             return f"cannot be asked: {error}"
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             return reason(error, check.timeout)
+        except ValueError:
+            return NOT_HTTP
         return None if any(low <= got <= high for low, high in check.expect) else f"HTTP {got}"
 
     def _command(self, replica: Replica, check: HealthCheck) -> str | None:
@@ -86,5 +90,5 @@ def reason(error: BaseException, timeout: float) -> str:
     if numbers:
         return os.strerror(numbers[0]).lower()
     if caused_by(error, http.client.HTTPException):
-        return "the answer is not HTTP"
+        return NOT_HTTP
     return str(error)[:REASON_LIMIT] or type(error).__name__

@@ -108,6 +108,11 @@ def _resume(
     run = Run(ports, settings, record, emit, network, live=set(), from_files=False)
     pool = ports.proxy.pool(settings.name)
     run.live = set(routed_ids(pool, replicas))
+    if record.previous is not None:  # what it had served is counted before its addresses are anybody else's
+        number = record.before.number if record.before is not None else 0
+        run.revision_of = dict.fromkeys((u.address for u in record.previous.upstreams), number)
+        run.count()
+    run.cut = ports.journal.cut(record.id)
     run.pool_of([r.id for r in replicas], {r.id: r for r in replicas})
     run.trust(pool if _in_force(ports.proxy, pool) else None, replicas)
     run.deadline = ports.clock.now() + settings.progress_deadline

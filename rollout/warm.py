@@ -37,8 +37,10 @@ def retire_expired(run: Run, target: RevisionKey) -> None:
 
 def replaced(run: Run, before: Warm | None) -> None:
     """A rollout is through: what was warm before it is in the pool now, or is no longer the revision to go back to.
-    A run that recovers may find what the rollout itself has kept: that took traffic when it began."""
-    if before is None or any(map(run.was_routed, before.replicas)):
+    A run that recovers may find what the rollout itself has kept: that took traffic when it began. Where the revision
+    stayed the same there is the same one to go back to."""
+    same = run.previous is not None and run.previous.key == run.record.target.key
+    if before is None or same or any(map(run.was_routed, before.replicas)):
         return
     replicas = run.ports.engine.replicas(run.service)
     _retire(run, before, [r for r in replicas if r.id not in run.live])

@@ -38,9 +38,14 @@ def outcome(receipt: Receipt) -> str:
     if receipt.outcome == "deployed":
         verb = "rolled back to" if receipt.what == "rollback" else "deployed"
         return f"{receipt.service}: {verb} revision {receipt.revision}{was} in {took}, {_losses(receipt)}"
-    serves = f", revision {receipt.previous} serves as before" if receipt.previous is not None else ""
+    serves = "" if receipt.previous is None else f", revision {receipt.previous} serves as before"
+    if serves and not receipt.replicas:
+        serves = f"; no replica of revision {receipt.previous} runs"
     what = {"interrupted": "interrupted", "undone": "not deployed"}.get(receipt.outcome, receipt.outcome)
-    line = f"{receipt.service}: {what} after {took}: revision {receipt.revision} was taken back{serves}"
+    became = f"was taken back{serves}"
+    if receipt.outcome == "failed":
+        became = "was neither finished nor taken back"
+    line = f"{receipt.service}: {what} after {took}: revision {receipt.revision} {became}"
     return f"{line}, {_losses(receipt)}" if receipt.failed_requests or receipt.cut else line
 
 

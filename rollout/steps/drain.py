@@ -5,6 +5,7 @@ limit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from rollout.errors import DeployFailed
@@ -13,12 +14,19 @@ from rollout.plan import Drain, KeepWarm
 from rollout.steps.following import Following
 from rollout.steps.readiness import ready_pool
 from rollout.steps.run import Run
+from rollout.steps.usage import measurements
 from rollout.waiting import DeadlinePassed, wait_for
 
 LONGEST_PAUSE = 0.1
 
 
 def perform(run: Run, step: Drain) -> Mapping[str, Any]:
+    old = measurements(run, set(step.replicas) & set(run.record.old))
+    cut: int = run.ports.fan_out([partial(_drain_all, run, step), *old])[0]
+    return {"cut": cut}
+
+
+def _drain_all(run: Run, step: Drain) -> int:
     replicas = run.replicas()
     cut = 0
     for switched, ids in _by_switch(run, step):
@@ -28,7 +36,7 @@ def perform(run: Run, step: Drain) -> Mapping[str, Any]:
         if upstreams:
             cut += _drain(run, switched, ids, upstreams)
     run.cut += cut
-    return {"cut": cut}
+    return cut
 
 
 def _by_switch(run: Run, step: Drain) -> list[tuple[Switched | None, list[str]]]:

@@ -35,22 +35,25 @@ def rolling(settings: ServiceSettings, observed: Observed) -> Plan:
     current = observed.current()
     kept = sorted(current, key=lambda r: (r.id not in observed.routed, r.number))[: settings.replicas]
     surplus = [r for r in current if r not in kept]
-    old = [r.id for r in [*observed.outdated(), *surplus]]
+    old = [*observed.outdated(), *surplus]
+    going = tuple(r.id for r in old)
+    # one of the target itself is nothing to go back to: surplus, ill, or replaced on demand
+    warm = frozenset(r.id for r in old if settings.keep_warm and r.key != observed.target)
     unrouted = [r.id for r in kept if r.id not in observed.routed]
     missing = settings.replicas - len(kept)
     steps: list[Step] = []
     if unrouted:
         steps.append(Check((EXISTING,)))
         if not missing:
-            steps += _switched(settings, (EXISTING,), tuple(old))
-    for batch, count, out, last in _batches(missing, old, settings.update.parallelism):
+            steps += _switched(settings, (EXISTING,), going, warm)
+    for batch, count, out, last in _batches(missing, going, settings.update.parallelism):
         add = (EXISTING, batch) if unrouted and batch == 1 else (batch,)
-        steps += _batch(_never_empty(settings, observed, out), batch, count, add, out)
+        steps += _batch(_never_empty(settings, observed, out), batch, count, add, out, warm)
         if settings.update.delay and not last:
             steps.append(Delay(settings.update.delay))
     if old and not missing and not unrouted:
-        steps += _switched(settings, (), tuple(old))
-    return Plan((*steps, *_cleanup(settings, observed, tuple(old))), tuple(unrouted))
+        steps += _switched(settings, (), going, warm)
+    return Plan((*steps, *_cleanup(settings, observed, going, warm)), tuple(unrouted))
 
 
 def blue_green(settings: ServiceSettings, observed: Observed) -> Plan:
@@ -75,13 +78,13 @@ def _replaces(observed: Observed) -> bool:
     return any(r.key != observed.target or r.id in observed.spared for r in observed.outdated() if r.running)
 
 
-def _batches(missing: int, old: list[str], parallelism: int) -> Iterator[tuple[int, int, tuple[str, ...], bool]]:
+def _batches(missing: int, old: tuple[str, ...], parallelism: int) -> Iterator[tuple[int, int, tuple[str, ...], bool]]:
     """(batch number from 1, replicas to start, old ids that leave with it, is it the last). The last takes the rest."""
     size = parallelism or missing
     for batch, begin in enumerate(range(0, missing, size or 1), start=1):
         count = min(size, missing - begin)
         last = begin + count >= missing
-        yield batch, count, tuple(old[begin:] if last else old[begin : begin + count]), last
+        yield batch, count, old[begin:] if last else old[begin : begin + count], last
 
 
 def _never_empty(settings: ServiceSettings, observed: Observed, out: tuple[str, ...]) -> ServiceSettings:
@@ -92,18 +95,22 @@ def _never_empty(settings: ServiceSettings, observed: Observed, out: tuple[str, 
     return replace(settings, update=replace(settings.update, order=Order.START_FIRST))
 
 
-def _batch(settings: ServiceSettings, batch: int, count: int, add: tuple[int, ...], out: tuple[str, ...]) -> list[Step]:
+def _batch(
+    settings: ServiceSettings, batch: int, count: int, add: tuple[int, ...], out: tuple[str, ...], warm: frozenset[str]
+) -> list[Step]:
     fresh: list[Step] = [Start(batch, count), Check((batch,))]
     if settings.update.order is Order.START_FIRST:
-        return [*fresh, *_switched(settings, add, out)]
+        return [*fresh, *_switched(settings, add, out, warm)]
     before: list[Step] = [Switch(remove=out), Drain(out), Stop(out)] if out else []
     return [*before, *fresh, Switch(add=add), *_monitor(settings, add)]
 
 
-def _switched(settings: ServiceSettings, add: tuple[int, ...], out: tuple[str, ...]) -> list[Step]:
-    after: list[Step] = []
-    if out:
-        after = [Drain(out)] if settings.keep_warm else [Drain(out), Stop(out)]
+def _switched(
+    settings: ServiceSettings, add: tuple[int, ...], out: tuple[str, ...], warm: frozenset[str]
+) -> list[Step]:
+    after: list[Step] = [Drain(out)] if out else []
+    if ending := tuple(i for i in out if i not in warm):
+        after.append(Stop(ending))
     return [Switch(add=add, remove=out), *_monitor(settings, add), *after]
 
 
@@ -111,9 +118,7 @@ def _monitor(settings: ServiceSettings, batches: tuple[int, ...]) -> list[Step]:
     return [Monitor(batches, settings.update.monitor)] if batches and settings.update.monitor else []
 
 
-def _cleanup(settings: ServiceSettings, observed: Observed, old: tuple[str, ...]) -> list[Step]:
-    leftovers = tuple(r.id for r in observed.leftovers())
-    if settings.keep_warm and old:
-        return [KeepWarm(old, settings.keep_warm), *([Remove(leftovers)] if leftovers else [])]
-    gone = (*old, *leftovers)
-    return [Remove(gone)] if gone else []
+def _cleanup(settings: ServiceSettings, observed: Observed, old: tuple[str, ...], warm: frozenset[str]) -> list[Step]:
+    resting = tuple(i for i in old if i in warm)
+    gone = (*(i for i in old if i not in warm), *(r.id for r in observed.leftovers()))
+    return [*([KeepWarm(resting, settings.keep_warm)] if resting else []), *([Remove(gone)] if gone else [])]

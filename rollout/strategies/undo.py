@@ -21,8 +21,10 @@ def undo(
     `never_both`: old and new must not run at once."""
     by_id = {r.id: r for r in observed.replicas}
     new = [r for r in observed.replicas if r.id not in set(old)]
-    in_pool = tuple(r.id for r in observed.replicas if r.id in observed.routed and r.id not in was_routed)
-    stopped = tuple(i for i in was_routed if i in by_id and not by_id[i].running)
+    named = [r for r in observed.replicas if r.id in observed.routed and r.id not in was_routed]
+    in_pool = tuple(r.id for r in named if r in new or r.running)  # the dead that it named before: as they were
+    # one that the engine starts again and again is as it was
+    stopped = tuple(i for i in was_routed if i in by_id and not by_id[i].running and by_id[i].state != "restarting")
     gone = [i for i in was_routed if i not in by_id]
     out = tuple(i for i in was_routed if i in by_id and by_id[i].running and i not in observed.routed)
     back: list[Step] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -110,6 +111,31 @@ def test_nothing_of_it_is_left_when_it_is_ended(tmp_path: Path, monkeypatch: pyt
     while left := running(nap):
         assert time.monotonic() < until, left
         time.sleep(0.01)
+
+
+def test_what_it_leaves_in_the_background_is_not_waited_for(tmp_path: Path) -> None:
+    bench, threads, files = real(tmp_path), threading.active_count(), open_files()
+    nap = f"sleep 970.{os.getpid()}"
+    try:
+        began = bench.clock.now()
+        leave = f"setsid sh -c 'touch away; exec {nap}' & until test -e away; do sleep 0.01; done"
+        assert bench.run(script(tmp_path, f"{leave}; echo begun; printf unended")).output == "begun\nunended"
+        assert bench.clock.now() - began < host.GRACE
+        assert (threading.active_count(), open_files()) == (threads, files)
+        assert running(nap)
+    finally:
+        subprocess.run(["pkill", "-f", nap], check=True)
+
+
+def test_a_flood_is_told_whole(tmp_path: Path) -> None:
+    bench = real(tmp_path)
+    result = bench.run(script(tmp_path, "seq 1 100000"))
+    assert bench.said == [str(n) for n in range(1, 100001)]
+    assert result.output.splitlines() == bench.said[-host.KEPT_LINES :]
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def running(command: str) -> list[str]:

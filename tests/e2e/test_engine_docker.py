@@ -274,6 +274,10 @@ def test_exec() -> None:
             run("sleep", "60", timeout=0.3)
         with pytest.raises(EngineError, match=r"timed out after 0\.5s"):
             run("sh", "-c", "while echo busy; do sleep 0.1; done", timeout=0.5)
+        began = bench.clock.now()
+        with pytest.raises(EngineError, match="timed out after 2s"):
+            run("sh", "-c", "sleep 1.5; echo once; exec sleep 60", timeout=2.0)
+        assert bench.clock.now() - began < 3.0, "the limit is on all of it, not on each silence"
         assert time.monotonic() - begun < 30
 
 

@@ -7,14 +7,17 @@ nothing has changed that a next run could find (a look at the engine, a probe), 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
 from rollout.errors import DeployFailed
-from rollout.model import RevisionKey, ServiceSettings
+from rollout.events import Finished, Notice, StepFinished
+from rollout.model import Counted, Counters, RevisionKey, ServiceSettings
+from tests.simulation.fakes import FakeProxy
 from tests.simulation.scenario import V1, V2, V3, Scenario
 from tests.simulation.test_deploys import WAYS, every_way
-from tests.simulation.world import Crash
+from tests.simulation.world import SERVICE, Crash
 
 SEEDS = range(4)
 
@@ -101,6 +104,38 @@ def test_a_lost_journal_is_rebuilt_from_what_runs(way: ServiceSettings) -> None:
         scenario.journal = type(scenario.journal)(scenario.clock)
         scenario.deploy(V2)
         scenario.assert_settled(V2, warm=_warm(scenario, way))
+
+
+def test_a_recovered_rollout_counts_what_was_served_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what old replicas served that have no address any more."""
+    served: dict[str, Counters] = {}
+    monkeypatch.setattr(FakeProxy, "count", lambda *_: Counted(dict(served)))
+    way, told = WAYS["rolling"], 0
+    for _, scenario in _crashes(way, 0):
+        old = [u.address for u in Scenario(way, 0).world.loaded[SERVICE].upstreams]
+        served.update(dict.fromkeys(old, Counters(100, 3)))
+        scenario.events.clear()
+        scenario.deploy(V2)
+        for event in scenario.events:
+            if isinstance(event, Finished) and event.receipt["rollout"] == 1:
+                told += 1
+                assert sum(c["failed"] for c in event.receipt["requests"].values()) == 3 * len(old), event
+        served.clear()
+    assert told > 10
+
+
+def test_a_recovered_rollout_tells_what_was_cut_before() -> None:
+    told = 0
+    for _, scenario in _crashes(replace(WAYS["rolling"], drain_timeout=0.2), 0):
+        cut = [e for e in scenario.events if isinstance(e, StepFinished) and e.step == "drain"]
+        announced = any(isinstance(e, Notice) and "are cut" in e.text for e in scenario.events)
+        scenario.events.clear()
+        scenario.deploy(V2)
+        receipts = [e.receipt for e in scenario.events if isinstance(e, Finished) and e.receipt["rollout"] == 1]
+        if cut and announced and receipts:
+            told += receipts[0]["cut"] > 0
+            assert receipts[0]["cut"] > 0
+    assert told > 3
 
 
 def _sick(way: ServiceSettings) -> Scenario:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 
 from rollout.errors import DeployFailed, EngineError, NotUndone, ProxyRejected
-from rollout.events import NothingToDo
+from rollout.events import Finished, NothingToDo
 from rollout.model import (
     Counted,
     Counters,
     FailureAction,
+    Health,
     Hook,
     Hooks,
     Order,
@@ -18,6 +22,7 @@ from rollout.model import (
     ServiceSettings,
     Strategy,
     UpdateConfig,
+    Usage,
 )
 from tests.simulation.fakes import FakeEngine, FakeProxy
 from tests.simulation.scenario import V1, V2, V3, Scenario, settings
@@ -250,6 +255,61 @@ def test_only_the_revision_before_stays_warm() -> None:
     scenario.deploy(V3)
     scenario.assert_settled(V3, warm=2)
     assert {c.replica.key for c in scenario.world.containers.values()} == {V2, V3}
+
+
+def _fewer(scenario: Scenario) -> None:
+    scenario.settings = replace(scenario.settings, replicas=1)
+    scenario.deploy(V2)
+
+
+def _one_ill(scenario: Scenario) -> None:
+    ill = next(c for c in scenario.world.containers.values() if c.replica.key == V2)
+    ill.replica = replace(ill.replica, health=Health.UNHEALTHY)
+    scenario.deploy(V2)
+
+
+@pytest.mark.parametrize("again", [_fewer, _one_ill, lambda scenario: scenario.deploy(V2, force=True)])
+@pytest.mark.parametrize("strategy", [Strategy.ROLLING, Strategy.BLUE_GREEN])
+def test_only_another_revision_is_kept_warm(again: Callable[[Scenario], object], strategy: Strategy) -> None:
+    """What leaves of the revision that serves is nothing to go back to; what was warm before stays for its time."""
+    scenario = Scenario(settings(keep_warm=60.0, strategy=strategy))
+    scenario.deploy(V2)
+    again(scenario)
+    scenario.assert_settled(V2, warm=2)
+    assert [c.replica.key for c in scenario.world.containers.values()].count(V1) == 2
+    assert scenario.deploy(V2) is None
+    scenario.world.advance(61.0)
+    assert scenario.deploy(V2) is None
+    scenario.assert_settled(V2)
+
+
+@pytest.mark.parametrize(
+    ("way", "state"),
+    [(way, state) for way in WAYS.values() for state in (ReplicaState.EXITED, ReplicaState.RESTARTING)
+     if way.strategy != Strategy.RECREATE or state is ReplicaState.EXITED],  # recreate stops what restarts
+)  # fmt: skip
+def test_a_failed_deploy_over_a_dead_version_leaves_it_dead(way: ServiceSettings, state: ReplicaState) -> None:
+    """The pool was left as it was, as nobody is ready: nothing of it is there to go back to."""
+    scenario = Scenario(way)
+    scenario.world.deaths_expected = True
+    for container in scenario.world.containers.values():
+        scenario.world.die(container)
+        container.replica = replace(container.replica, state=state)
+    before = scenario.fingerprint()
+    scenario.world.images[V2.image_id].healthy = False
+    with pytest.raises(DeployFailed) as failure:
+        scenario.deploy(V2)
+    assert failure.value.exit_code == 1
+    assert scenario.fingerprint() == before
+    told = [e.receipt for e in scenario.events if isinstance(e, Finished)][-1]
+    assert told["replicas"] == 0 and told["outcome"] == "undone"
+
+
+@pytest.mark.parametrize("update", [UpdateConfig(order=Order.STOP_FIRST), UpdateConfig()])
+@pytest.mark.parametrize("strategy", [Strategy.ROLLING, Strategy.RECREATE])
+def test_the_receipt_weighs_all_old_replicas_against_all_new_ones(strategy: Strategy, update: UpdateConfig) -> None:
+    receipt = Scenario(settings(replicas=3, strategy=strategy, update=update)).deploy(V2)
+    assert receipt is not None and receipt.old == receipt.new == Usage(1.5, 30_000_000)
 
 
 def test_a_replica_that_came_back_elsewhere_is_found_by_the_next_run() -> None:

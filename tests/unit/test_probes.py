@@ -113,6 +113,19 @@ def http(serve: Callable[[socket.socket, Server], None], **settings: object) -> 
         return probe(server.port, check)
 
 
+@pytest.mark.parametrize("location", [b"/caf\xe9", b"http://[bad", b"//[::1", b"http://:99999999/", b"/elsewhere"])
+def test_where_a_redirect_leads_is_not_looked_at(location: bytes) -> None:
+    assert (
+        http(answering(b"HTTP/1.1 302 Found\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n")) == "HTTP 302"
+    )
+
+
+@pytest.mark.parametrize("size", [b"-5", b"zz", b""])
+def test_a_chunk_of_no_size_is_no_http(size: bytes) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + size + b"\r\n\r\n"
+    assert http(answering(answer)) == "the answer is not HTTP"
+
+
 @pytest.fixture
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -168,6 +168,14 @@ def test_nothing_to_do_is_a_result() -> None:
             "not deployed after 2.41 s: revision 4 was taken back, revision 3 serves as before, 2 requests FAILED",
         ),
         (replace(RECEIPT, outcome="interrupted", previous=None), "interrupted after 2.41 s: revision 4 was taken back"),
+        (
+            replace(RECEIPT, outcome="undone", replicas=0),
+            "not deployed after 2.41 s: revision 4 was taken back; no replica of revision 3 runs",
+        ),
+        (
+            replace(RECEIPT, outcome="failed", replicas=0),
+            "failed after 2.41 s: revision 4 was neither finished nor taken back",
+        ),
     ],
 )
 def test_the_first_line_tells_what_it_cost(receipt: Receipt, line: str) -> None:

@@ -68,10 +68,14 @@ def _output(connection: Connection, exec_id: str, what: str, timeout: float) -> 
         got = bytearray()
         with client.post(url, json={"Detach": False, "Tty": False}, stream=True, timeout=timeout) as response:
             client._raise_for_status(response)  # type: ignore[attr-defined]  # it makes the SDK's own errors
+            stream = client._get_raw_response_socket(response)  # type: ignore[attr-defined]  # as the SDK finds it
+            connected = getattr(stream, "_sock", stream)
             while chunk := response.raw.read1(CHUNK):
                 got += chunk
-                if clock.now() >= deadline:
+                left = deadline - clock.now()
+                if left <= 0:
                     raise urllib3.exceptions.TimeoutError
+                connected.settimeout(left)
         return bytes(got)
 
     try:

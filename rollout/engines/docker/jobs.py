@@ -40,6 +40,7 @@ def output(connection: Connection, container: str, after: str) -> Output:
         if answer.gone or "does not support reading" in answer.words:
             return Output(mark=after)
         raise
-    stamped = [line.partition(" ") for line in text.decode(errors="replace").splitlines()]
+    # by "\n" alone: what else may end a line, a progress bar's "\r" for one, is within what was printed
+    stamped = [line.decode(errors="replace").partition(" ") for line in text.split(b"\n") if line]
     new = [(stamp, line) for stamp, _, line in stamped if stamp > after]
     return Output(tuple(line for _, line in new), new[-1][0] if new else after)
