@@ -59,6 +59,19 @@ def state_directory(where: str, in_the_way: str) -> list[Finding]:
     return [_error("state", where, f"the state cannot be kept here: {in_the_way}", "set ROLLOUT_STATE_DIR")]
 
 
+def state_in_images(where: str, readers: Iterable[str]) -> list[Finding]:
+    """`readers`: services whose image is built from a directory that has the state in it."""
+    return [
+        _warning(
+            "state-in-image", f"services.{name}.build",
+            f"its builder reads {where}, which holds the environment of each revision: it may get into the image, and "
+            "each deploy makes the next build begin anew",
+            "add .rollout to .dockerignore",
+        )
+        for name in readers
+    ]  # fmt: skip
+
+
 def refuse(found: Iterable[Finding]) -> None:
     """Raises SpecError with all the errors among them; nothing when there are none."""
     faults = [Fault(f.where, f.message, f.fix) for f in found if f.severity is Severity.ERROR]

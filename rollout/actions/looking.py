@@ -55,10 +55,19 @@ def check(wired: Wired, wanted: Sequence[str] = ()) -> dict[str, Any]:
     here = [
         *preflight.compose_version(compose),
         *preflight.state_directory(str(wired.state.path), wired.state.in_the_way()),
+        *preflight.state_in_images(str(wired.state.path), _readers_of_the_state(wired, wanted)),
     ]
     found = [*here, *wired.findings(wanted), *_proxy_findings(wired, wanted)]
     errors = any(f.severity is Severity.ERROR for f in found)
     return {"ok": not errors, **_parts(wired, compose), "findings": [_finding(f) for f in found]}
+
+
+def _readers_of_the_state(wired: Wired, wanted: Sequence[str]) -> list[str]:
+    from rollout.watch.scope import build_contexts
+
+    contexts = build_contexts(wired.loaded.document, wanted or wired.project.services)
+    journal = str(wired.state.journal)
+    return [name for name, found in contexts.items() if any(context.holds(journal) for context in found)]
 
 
 def _service(wired: Wired, service: str, replicas: Sequence[Replica]) -> dict[str, Any]:

@@ -308,7 +308,8 @@ class Compose:
             return self._options.profiles
         set_here = self._environment.get("COMPOSE_PROFILES")
         if set_here is None:
-            set_here = find.dotenv_value("COMPOSE_PROFILES", self._options.env_files, self._environment, self.directory)
+            named = find.named_env_files(self._options.env_files, self._environment, self._cwd)
+            set_here = find.dotenv_value("COMPOSE_PROFILES", named, self.directory)
         return tuple(p.strip() for p in set_here.split(",") if p.strip())
 
 

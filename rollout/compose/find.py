@@ -36,7 +36,7 @@ def find_program(environment: Mapping[str, str], system: Sequence[str] = SYSTEM_
     """
     for directory in (*_user_plugins(environment), *system):
         plugin = Path(directory, "docker-compose")
-        if plugin.is_file() and os.access(plugin, os.X_OK):
+        if _is_file(plugin) and os.access(plugin, os.X_OK):
             return (str(plugin),)
     path = environment.get("PATH")
     docker = shutil.which("docker", path=path)
@@ -51,7 +51,8 @@ def find_program(environment: Mapping[str, str], system: Sequence[str] = SYSTEM_
 
 
 def _user_plugins(environment: Mapping[str, str]) -> list[str]:
-    config = environment.get("DOCKER_CONFIG") or str(Path(environment.get("HOME") or Path.home(), ".docker"))
+    home = environment.get("HOME") or os.path.expanduser("~")  # noqa: PTH111  # nobody need have one
+    config = environment.get("DOCKER_CONFIG") or str(Path(home, ".docker"))
     extra: list[str] = []
     try:
         found = json.loads(Path(config, "config.json").read_text(encoding="utf-8")).get("cliPluginsExtraDirs")
@@ -87,7 +88,7 @@ def find_files(
     if not named:
         found = _search_upwards(cwd)
         base = str(Path(found[0]).parent) if found else cwd
-        from_dotenv = dotenv_value("COMPOSE_FILE", env_files, environment, base)
+        from_dotenv = dotenv_value("COMPOSE_FILE", named_env_files(env_files, environment, cwd), base)
         named = _split_files(from_dotenv, environment) or list(found)
     return tuple(f if f == "-" else absolute(f, cwd) for f in named)
 
@@ -104,11 +105,18 @@ def absolute(path: str, directory: str) -> str:
     return os.path.normpath(Path(directory, path).absolute())
 
 
-def dotenv_value(name: str, env_files: Sequence[str], environment: Mapping[str, str], directory: str) -> str:
-    """What the environment files say of one of Compose's own variables; empty when they say nothing."""
-    listed = list(env_files) or [f for f in environment.get("COMPOSE_ENV_FILES", "").split(",") if f]
+def named_env_files(given: Sequence[str], environment: Mapping[str, str], cwd: str) -> tuple[str, ...]:
+    """The environment files that the user names, absolute: `--env-file`, else COMPOSE_ENV_FILES. Seen from here, not
+    from the project directory."""
+    named = list(given) or [f for f in environment.get("COMPOSE_ENV_FILES", "").split(",") if f]
+    return tuple(absolute(f, cwd) for f in named)
+
+
+def dotenv_value(name: str, env_files: Sequence[str], directory: str) -> str:
+    """What the environment files, or without any the project directory's `.env`, say of one of Compose's own variables;
+    empty when they say nothing."""
     value = ""
-    for file in listed or [".env"]:
+    for file in env_files or [".env"]:
         try:
             text = Path(directory, file).read_text(encoding="utf-8", errors="replace")
         except OSError:
@@ -124,8 +132,16 @@ def _split_files(value: str, environment: Mapping[str, str]) -> list[str]:
 
 def _search_upwards(cwd: str) -> tuple[str, ...]:
     for directory in (Path(cwd), *Path(cwd).parents):
-        main = next((directory / n for n in DEFAULT_FILES if (directory / n).is_file()), None)
+        main = _first_file(directory, DEFAULT_FILES)
         if main:
-            override = next((directory / n for n in DEFAULT_OVERRIDES if (directory / n).is_file()), None)
-            return (str(main), str(override)) if override else (str(main),)
+            override = _first_file(directory, DEFAULT_OVERRIDES)
+            return (main, override) if override else (main,)
     return ()
+
+
+def _first_file(directory: Path, names: Sequence[str]) -> str:
+    return next((str(directory / n) for n in names if _is_file(directory / n)), "")
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113  # pathlib raises where one may not look

@@ -76,11 +76,13 @@ class Process:
 
     def stream(self, text: str | None, timeout: float, on_line: Callable[[str], None]) -> Output:
         """Like `finish`, handing over each line as it comes; `stdout` holds the last of them."""
-        timed_out = threading.Event()
+        timed_out, ended = threading.Event(), threading.Event()
 
         def end() -> None:
             timed_out.set()
-            self.kill()
+            self.terminate()  # the pipe stays open: it is being read
+            if not ended.wait(GRACE):
+                self._signal(signal.SIGKILL)
 
         timer = threading.Timer(timeout, end)
         timer.daemon = True
@@ -98,6 +100,7 @@ class Process:
             self.kill()
             raise
         finally:
+            ended.set()
             timer.cancel()
             self._close()
         if timed_out.is_set():
@@ -110,8 +113,7 @@ class Process:
             with contextlib.suppress(OSError):
                 self._popen.stdin.close()  # while it waits for its input, Compose does not hear a signal
         for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._popen.pid, number)
+            self._signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._popen.wait(timeout=GRACE)
                 break
@@ -127,8 +129,11 @@ class Process:
 
     def terminate(self) -> None:
         """Ask it to end, without waiting: for one who leaves."""
+        self._signal(signal.SIGTERM)
+
+    def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._popen.pid, signal.SIGTERM)
+            os.killpg(self._popen.pid, number)
 
     def _close(self) -> None:
         _running.discard(self)

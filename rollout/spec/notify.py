@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rollout.model import NotifySettings
 from rollout.spec.faults import Faults, Place
+from rollout.spec.paths import absolute, is_file
 
 
 def read_notify(
@@ -30,12 +29,12 @@ def _one(section: Mapping[str, Any], directory: str, place: Place, faults: Fault
         faults.add((*place, "on"), "names no outcome", "remove it for all of them")
     for key in ("url_file", "secret_file"):
         if key in values:
-            values[key] = os.path.normpath(Path(directory, Path(values[key]).expanduser()))
+            values[key] = absolute(values[key], directory)
             _check_file(values[key], (*place, key), faults)
     return NotifySettings(**values)
 
 
 def _check_file(path: str, place: Place, faults: Faults) -> None:
     """That there is one is all that is looked for: who may deploy need not be who may read it, a sidecar may."""
-    if not Path(path).is_file():
-        faults.add(place, f"there is no file {path}", "a file with one line in it")
+    if not is_file(path):
+        faults.add(place, f"there is no file {path}", "a file with one line in it, in a directory that you may search")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rollout.errors import Fault, SpecError, UsageError
@@ -12,6 +10,7 @@ from rollout.model import Project, ProxySettings, ProxyType, ServiceSettings, We
 from rollout.preflight import blockers
 from rollout.spec.faults import Faults, Place, did_you_mean
 from rollout.spec.notify import read_notify
+from rollout.spec.paths import absolute, exists, is_directory
 from rollout.spec.section import validate
 from rollout.spec.sections import PROJECT
 from rollout.spec.service import read_service
@@ -95,7 +94,7 @@ def _webhook(section: Mapping[str, Any], directory: str, faults: Faults) -> Webh
         return None
     if not webhook["images"]:
         faults.add((KEY, "serve", "webhook", "images"), "allows no image", "like registry.example/shop/web:*")
-    return WebhookSettings(_absolute(webhook["secret_file"], directory), webhook["images"])
+    return WebhookSettings(absolute(webhook["secret_file"], directory), webhook["images"])
 
 
 def _proxy(
@@ -108,9 +107,9 @@ def _proxy(
     _check_fitting(values, place, faults)
     for key in ("config", "templates", "pid_file", "main_config", "socket", "master_socket"):
         if key in values and not values[key].startswith("tcp:"):
-            values[key] = _absolute(values[key], directory)
+            values[key] = absolute(values[key], directory)
     if "/" in values.get("binary", ""):
-        values["binary"] = _absolute(values["binary"], directory)
+        values["binary"] = absolute(values["binary"], directory)
     _check_directories(values, place, faults)
     if len(faults.found) > before:
         return None
@@ -141,15 +140,11 @@ def _check_fitting(values: Mapping[str, Any], place: Place, faults: Faults) -> N
 
 def _check_directories(values: Mapping[str, Any], place: Place, faults: Faults) -> None:
     for key in ("config", "templates"):
-        path = Path(values[key]) if key in values else None
-        if path is None or path.is_dir():
+        path = values.get(key)
+        if path is None or is_directory(path):
             continue
-        if path.exists():
+        if exists(path):
             faults.add((*place, key), f"{path} is not a directory", "name the directory that holds the files")
         else:
             way = " and mount it into the proxy" if key == "config" and not values.get("host") else ""
             faults.add((*place, key), f"there is no directory {path}", f"mkdir -p {path}{way}")
-
-
-def _absolute(path: str, directory: str) -> str:
-    return os.path.normpath(Path(directory, Path(path).expanduser()))

@@ -86,7 +86,15 @@ NOTIFY = Section({
 
 PROJECT = Section({"proxy": PROXY, "serve": Section({"webhook": WEBHOOK}), "notify": list_of(NOTIFY)}, needed=["proxy"])
 
-# Compose's own `update_config` and `rollback_config`: what it does not know it refuses itself
+# Compose's own: what it does not know it refuses itself, but it takes times that are negative
+HEALTHCHECK = Section({
+    "interval": values.seconds,
+    "timeout": values.seconds,
+    "retries": values.whole(0),
+    "start_period": values.seconds,
+}, others=True)  # fmt: skip
+
+# `update_config` and `rollback_config`
 UPDATE = Section({
     "parallelism": values.whole(0),
     "delay": values.seconds,

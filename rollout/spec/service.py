@@ -19,7 +19,7 @@ from rollout.model import (
 from rollout.spec.faults import Faults, Place, Refused
 from rollout.spec.hooks import read_hooks
 from rollout.spec.section import validate
-from rollout.spec.sections import SERVICE, UPDATE
+from rollout.spec.sections import HEALTHCHECK, SERVICE, UPDATE
 from rollout.spec.values import image, seconds, service_name
 
 Raw = Mapping[str, Any]
@@ -28,6 +28,7 @@ Raw = Mapping[str, Any]
 DOCKER_INTERVAL = 30.0
 DOCKER_TIMEOUT = 30.0
 DOCKER_RETRIES = 3
+DOCKER_GRACE = "10s"  # between SIGTERM and SIGKILL
 SHORTEST_DEADLINE = 60.0
 SHORTEST_INTERVAL = 60.0  # seconds between two questions to a registry
 
@@ -41,6 +42,9 @@ def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Fault
     before = len(faults.found)
     _check(service_name, name, place, faults)
     _check(image, raw.get("image") or "none", (*place, "image"), faults)
+    grace = raw.get("stop_grace_period")
+    stop_grace_period = _check(seconds, DOCKER_GRACE if grace is None else grace, (*place, "stop_grace_period"), faults)
+    check = _healthcheck(raw, (*place, "healthcheck"), faults)
     section = validate(SERVICE, raw.get("x-rollout"), (*place, "x-rollout"), faults)
     deploy = raw.get("deploy") or {}
     update = _update(deploy.get("update_config"), (*place, "deploy", "update_config"), faults)
@@ -49,7 +53,7 @@ def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Fault
     if section is None:
         return None
     port = section.get("port") or _exposed_port(raw, (*place, "x-rollout", "port"), faults)
-    health = _health(section.get("health", {}), raw, (*place, "x-rollout", "health"), faults)
+    health = _health(section.get("health", {}), check, (*place, "x-rollout", "health"), faults)
     hooks = read_hooks(section.get("hooks", {}), (*place, "x-rollout", "hooks"), faults)
     strategy = Strategy(section.get("strategy", Strategy.ROLLING))
     promotion = Promotion(section.get("promotion", Promotion.AUTO))
@@ -71,7 +75,7 @@ def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Fault
         health=health,
         update=update,
         rollback=rollback,
-        stop_grace_period=_compose_seconds(raw.get("stop_grace_period"), 10.0),
+        stop_grace_period=stop_grace_period,
         hooks=hooks,
         pool=PoolOptions(**_of(section, "keepalive", "keepalive_timeout", "hosts", "balance")),
         networks=_networks(raw, networks),
@@ -90,16 +94,16 @@ def _of(section: Raw, *keys: str) -> dict[str, Any]:
     return {key: section[key] for key in keys if key in section}
 
 
-def default_deadline(docker: Raw | None) -> float:
+def default_deadline(check: Raw | None) -> float:
     """How long a replica may take to become ready when nobody says: as long as its Compose `healthcheck` may take to
     call it unhealthy, start_period + (retries + 1) x (interval + timeout), and at least 60 s. A slow boot that Docker
     itself would put up with is not given up on."""
-    if docker is None:
+    if check is None:
         return SHORTEST_DEADLINE
-    interval = _compose_seconds(docker.get("interval"), DOCKER_INTERVAL)
-    timeout = _compose_seconds(docker.get("timeout"), DOCKER_TIMEOUT)
-    retries = int(docker.get("retries") or DOCKER_RETRIES)
-    start_period = _compose_seconds(docker.get("start_period"), 0.0)
+    interval: float = check.get("interval", DOCKER_INTERVAL)
+    timeout: float = check.get("timeout", DOCKER_TIMEOUT)
+    retries: int = check.get("retries") or DOCKER_RETRIES
+    start_period: float = check.get("start_period", 0.0)
     return max(SHORTEST_DEADLINE, start_period + (retries + 1) * (interval + timeout))
 
 
@@ -135,7 +139,7 @@ def check_times(settings: ServiceSettings, place: Place, faults: Faults) -> None
         )
 
 
-def _health(section: Raw, raw: Raw, place: Place, faults: Faults) -> HealthCheck:
+def _health(section: Raw, check: Raw | None, place: Place, faults: Faults) -> HealthCheck:
     asked = [key for key in ("path", "tcp", "command") if section.get(key)]
     if len(asked) > 1:
         faults.add(place, f"{' and '.join(asked)} exclude each other", "keep one: path, tcp or command")
@@ -143,12 +147,11 @@ def _health(section: Raw, raw: Raw, place: Place, faults: Faults) -> HealthCheck
         for key in ("host", "headers", "expect"):
             if section.get(key):
                 faults.add((*place, key), "only means something with path", "add path: /healthz, or remove it")
-    docker = _docker_check(raw)
     values = dict(section)
-    values.setdefault("healthy_deadline", _deadline(docker, values))
-    if docker is not None:
-        values.setdefault("start_period", _compose_seconds(docker.get("start_period"), 0.0))
-    return HealthCheck(docker=bool(docker and docker.get("test")), **values)
+    values.setdefault("healthy_deadline", _deadline(check, values))
+    if check is not None:
+        values.setdefault("start_period", check.get("start_period", 0.0))
+    return HealthCheck(docker=bool(check and check["test"]), **values)
 
 
 def _schedule(section: Raw | None, raw: Raw, place: Place, faults: Faults) -> Schedule | None:
@@ -166,20 +169,20 @@ def _schedule(section: Raw | None, raw: Raw, place: Place, faults: Faults) -> Sc
     return Schedule(interval, section.get("jitter", interval / 10), section.get("window", ()))
 
 
-def _deadline(docker: Raw | None, values: Mapping[str, Any]) -> float:
+def _deadline(check: Raw | None, values: Mapping[str, Any]) -> float:
     # what the user did say must fit into what nobody said
     start_period: float = values.get("start_period", 0.0)
     min_healthy_time: float = values.get("min_healthy_time", 0.0)
-    return max(default_deadline(docker), start_period + SHORTEST_DEADLINE, 2 * min_healthy_time)
+    return max(default_deadline(check), start_period + SHORTEST_DEADLINE, 2 * min_healthy_time)
 
 
-def _docker_check(raw: Raw) -> Raw | None:
+def _healthcheck(raw: Raw, place: Place, faults: Faults) -> Raw | None:
     """Compose's `healthcheck` unless it is turned off. Without a `test` it is the image's own, if that has one: only
     the container can tell."""
     check = raw.get("healthcheck")
     if not check or check.get("disable") or check.get("test") in (["NONE"], "NONE"):
         return None
-    return check  # type: ignore[no-any-return]
+    return {"test": check.get("test"), **(validate(HEALTHCHECK, check, place, faults) or {})}
 
 
 def _update(raw: Raw | None, place: Place, faults: Faults) -> UpdateConfig:
@@ -222,12 +225,8 @@ def _networks(raw: Raw, names: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(names.get(key, key) for key in raw.get("networks") or {})
 
 
-def _compose_seconds(value: object, default: float) -> float:
-    return default if value is None else seconds(value)
-
-
-def _check(rule: Callable[[object], object], value: object, place: Place, faults: Faults) -> None:
+def _check(rule: Callable[[object], Any], value: object, place: Place, faults: Faults) -> Any:
     try:
-        rule(value)
+        return rule(value)
     except Refused as refused:
         faults.add(place, refused.message, refused.hint)

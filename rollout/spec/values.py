@@ -195,6 +195,12 @@ def _header(name: object, content: object) -> tuple[str, str]:
     text = str(content)
     if _CONTROL.search(text):
         raise Refused(f"the value of {name} holds a line break or control character", "write it on one line")
+    if text != text.strip():
+        raise Refused(f"the value of {name} begins or ends with a space", "remove it: HTTP does not keep it")
+    if any(character > "\xff" for character in text):
+        raise Refused(
+            f"the value of {name} holds a character that a header cannot", "encode it, by percent for instance"
+        )
     return name, text
 
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathspec import Pattern
 
 EDITORS_FILES = (
     ".*.sw?",  # vim's swap file
@@ -44,10 +49,8 @@ def left_out(ignore_files: Iterable[str]) -> Matches:
 
 def docker_patterns(lines: Iterable[str]) -> Matches:
     """Docker's rules, by git's patterns. They differ: one without a slash is for the top of the context alone, and the
-    last pattern that matches the path or a directory above it counts."""
-    from pathspec import PathSpec
-
-    patterns = [p for p in PathSpec.from_lines("gitignore", map(_anchored, lines)).patterns if p.include is not None]
+    last pattern that matches the path or a directory above it counts. One that makes no sense is left out."""
+    patterns = [pattern for line in lines for pattern in _compiled(_anchored(line))]
 
     def matches(path: str) -> bool:
         above = [path, *map(str, PurePosixPath(path).parents[:-1])]
@@ -55,6 +58,15 @@ def docker_patterns(lines: Iterable[str]) -> Matches:
         return next(found, False)
 
     return matches
+
+
+def _compiled(pattern: str) -> list[Pattern]:
+    from pathspec import PathSpec
+
+    try:
+        return [p for p in PathSpec.from_lines("gitignore", [pattern]).patterns if p.include is not None]
+    except (ValueError, re.error):
+        return []
 
 
 def _anchored(line: str) -> str:

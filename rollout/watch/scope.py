@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -90,14 +91,15 @@ def _of_build(section: Mapping[str, Any]) -> tuple[BuildContext, ...]:
     main = str(section.get("context") or "")
     found = []
     if _is_local(main):
-        found.append(BuildContext(main, str(Path(main, section.get("dockerfile") or "Dockerfile"))))
+        found.append(BuildContext(main, os.path.normpath(Path(main, section.get("dockerfile") or "Dockerfile"))))
     further = map(str, (section.get("additional_contexts") or {}).values())
     found += [BuildContext(directory, "") for directory in further if _is_local(directory)]
     return tuple(replace(context, left_out=left_out(context.ignore_files)) for context in found)
 
 
 def _is_local(context: str) -> bool:
-    return Path(context).is_absolute() and Path(context).is_dir()  # elsewhere: git repositories, other images
+    """Elsewhere are git repositories and other images. One that may not be looked at is none; pathlib would raise."""
+    return Path(context).is_absolute() and os.path.isdir(context)  # noqa: PTH112
 
 
 def _within(path: str, directory: str) -> bool:

@@ -79,9 +79,7 @@ class Watching:
             if self._pending.apply:
                 self._doing.apply([name for name in self.seen.order if name not in self._pending.deploy])
                 self._pending = replace(self._pending, apply=False)
-            for name in self.seen.order:
-                if name in self._pending.deploy:
-                    self._deploy(name)
+            self._deploy()
             self._told = ""
             self._again.reset()
         except Interrupted:
@@ -96,11 +94,25 @@ class Watching:
         self._observer.watch(self.seen.scope.places())
         self._pending = replace(self._pending, read=False)
 
-    def _deploy(self, name: str) -> None:
+    def _deploy(self) -> None:
+        """One that cannot be begun holds up no other; raises what stood in the way of the first, after them all."""
+        in_the_way: list[RolloutError] = []
+        for name in [name for name in self.seen.order if name in self._pending.deploy]:
+            try:
+                self._deploy_one(name)
+            except Interrupted:
+                raise
+            except RolloutError as error:
+                in_the_way.append(error)
+        if in_the_way:
+            raise in_the_way[0]
+
+    def _deploy_one(self, name: str) -> None:
         try:
             self._doing.deploy(name, build=name in self._pending.build)
         except (DeployFailed, NotUndone) as error:
             self._tell(error)
+            self._pending = replace(self._pending, read=True)  # a file that is not watched may have changed
         self._pending = self._pending.without(name)
 
     def _renew(self, observer: Observer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,3 +56,15 @@ def test_build(built: Shop) -> None:
     assert docker("images", "-q", f"{built.name}-web") == image
     assert built.snapshot() == before
     assert built.answers() == "2"
+
+
+def test_state_that_a_builder_would_read_is_told(built: Shop) -> None:
+    built.service("web", build={"context": ".", "dockerfile": "web/Dockerfile"})
+
+    def told() -> list[str]:
+        done = built.rollout("check", "--json", code=None)
+        return [f["where"] for f in json.loads(done.out)["findings"] if f["code"] == "state-in-image"]
+
+    assert told() == ["services.web.build"]
+    (built.directory / ".dockerignore").write_text(".rollout\n")
+    assert told() == []

@@ -93,6 +93,13 @@ def test_a_stand_alone_v2_is_used_when_docker_has_no_compose(tmp_path: Path) -> 
     assert find_program({"HOME": str(tmp_path), "PATH": str(docker.parent)}, []) == (str(standalone),)
 
 
+def test_a_place_that_cannot_be_looked_at_has_no_plugin(tmp_path: Path) -> None:
+    unreachable = f"{tmp_path}/{'a' * 300}"  # as for a directory that may not be searched: the system says more than no
+    system = program(tmp_path / "system" / "docker-compose", "exit 1")
+    for environment in ({"HOME": unreachable}, {"DOCKER_CONFIG": unreachable}):
+        assert find_program(environment, [str(system.parent)]) == (str(system),)
+
+
 @pytest.mark.parametrize(("script", "message"), [(V1, "is Compose v1"), (None, "there is no Docker Compose here")])
 def test_v1_and_none_are_refused_with_what_to_install(tmp_path: Path, script: str | None, message: str) -> None:
     if script:
@@ -125,8 +132,9 @@ def test_files_are_found_by_composes_rules(tmp_path: Path) -> None:
     assert find_files((), (), {}, cwd) == (main, override)
     (tmp_path / "a" / ".env").write_text("#\nexport COMPOSE_FILE='x.yml'\n")
     assert find_files((), (), {}, cwd) == (f"{cwd}/x.yml",)
-    (tmp_path / "a" / "prod.env").write_text("COMPOSE_FILE=y.yml:../z.yml\n")
-    assert find_files((), ("prod.env",), {}, cwd) == (f"{cwd}/y.yml", f"{tmp_path}/a/z.yml")
+    (here / "prod.env").write_text("COMPOSE_FILE=y.yml:../z.yml\n")
+    assert find_files((), ("prod.env",), {}, cwd) == (f"{cwd}/y.yml", f"{tmp_path}/a/z.yml"), "seen from here"
+    assert find_files((), (), {"COMPOSE_ENV_FILES": "none.env,prod.env"}, cwd)[0] == f"{cwd}/y.yml"
     assert find_files((), (), {"COMPOSE_FILE": "p.yml:/q.yml"}, cwd) == (f"{cwd}/p.yml", "/q.yml")
     assert find_files((), (), {"COMPOSE_FILE": "p|q", "COMPOSE_PATH_SEPARATOR": "|"}, cwd) == (f"{cwd}/p", f"{cwd}/q")
     assert find_files(("../f.yml", "-"), (), {"COMPOSE_FILE": "p.yml"}, cwd) == (f"{tmp_path}/a/f.yml", "-")
@@ -327,6 +335,15 @@ def test_one_that_ignores_sigterm_is_killed(install: Install, tmp_path: Path, mo
     with pytest.raises(ComposeError, match="took longer"):
         Compose(environment=environment, cwd=str(tmp_path)).pull("web", timeout=0.5)
     assert_nothing_is_left(environment)
+
+
+@pytest.mark.parametrize("script", ["exec yes", "trap '' TERM; yes"], ids=["ends", "is killed"])
+def test_the_time_limit_while_lines_come(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    monkeypatch.setattr("rollout.compose.process.GRACE", 0.2)
+    with pytest.raises(ComposeError, match="took longer"):
+        Compose(environment=install(script), cwd=str(tmp_path)).pull("web", timeout=0.5)
 
 
 def test_an_interruption_while_it_streams_leaves_nothing_behind(install: Install, tmp_path: Path) -> None:

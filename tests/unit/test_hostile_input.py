@@ -70,7 +70,8 @@ PLACES: tuple[tuple[str, ...], ...] = (
     ("x-rollout",), ("x-rollout", "proxy"), (*WEB, "x-rollout"), (*WEB, "x-rollout", "health"),
     *(("x-rollout", "proxy", key) for key in PROXY_KEYS), *((*WEB, "x-rollout", key) for key in SERVICE_KEYS),
     *((*WEB, "x-rollout", "health", key) for key in HEALTH_KEYS),
-    *((*WEB, "deploy", "update_config", key) for key in UPDATE_KEYS),
+    *((*WEB, "deploy", "update_config", key) for key in UPDATE_KEYS), (*WEB, "stop_grace_period"),
+    *((*WEB, "healthcheck", key) for key in ("interval", "timeout", "retries", "start_period", "test")),
 )  # fmt: skip
 
 
@@ -84,6 +85,7 @@ def document() -> dict[str, Any]:
                 "image": "shop/web:1",
                 "networks": {"default": None},
                 "deploy": {"replicas": 2, "update_config": {"parallelism": 1}},
+                "healthcheck": {"interval": "5s"},
                 "x-rollout": {"port": 8000, "health": {"path": "/healthz"}},
             },
         },
@@ -136,6 +138,7 @@ def test_names_headers_and_paths_are_taken_as_they_are_or_refused(
         return
     assert settings_.health.path == path and dict(settings_.health.headers) == header
     request = "".join([path, *header, *header.values()])
+    request.encode("latin-1")  # as it is sent
     assert not {"\r", "\n", "\x00"} & set(request), "a line break would be another header"
     means_what_it_says_to_nginx(Pool(name, (), settings_.pool))
 

@@ -73,6 +73,13 @@ def test_a_broken_file_is_told_once_and_the_last_good_one_stays(live: Live) -> N
     assert live.project.refresh() and live.port == 8002
 
 
+def test_a_time_that_only_compose_takes_is_a_broken_file(live: Live) -> None:
+    live.write(8002, "stop_grace_period: -1s,")
+    assert not live.rests()
+    (warned,) = [event for event in live.told if isinstance(event, Warned)]
+    assert "services.web.stop_grace_period: '-1s' is not a duration" in warned.text
+
+
 def test_what_a_file_wanted_may_come_later(live: Live) -> None:
     """The env file is none of those that are looked at: the project that names it was refused."""
     live.write(8002, "env_file: later.env,")

@@ -198,9 +198,9 @@ def test_a_healthcheck_without_a_test_may_be_the_images_and_still_gives_the_time
     ("check", "deadline"),
     [
         (None, 60),
-        ({"interval": "1s", "timeout": "1s", "retries": 3}, 60),
+        ({"interval": 1.0, "timeout": 1.0, "retries": 3}, 60),
         ({}, 240),  # Docker's defaults: (3 + 1) x (30 s + 30 s)
-        ({"interval": "1m0s", "timeout": "10s", "retries": 5, "start_period": "1h0m0s"}, 3600 + 6 * 70),
+        ({"interval": 60.0, "timeout": 10.0, "retries": 5, "start_period": 3600.0}, 3600 + 6 * 70),
     ],
 )
 def test_the_default_deadline_lets_docker_itself_decide(check: dict[str, Any] | None, deadline: float) -> None:
@@ -212,6 +212,11 @@ def test_what_was_said_fits_into_the_deadlines_that_were_not(directory: Path) ->
     assert patient.health.healthy_deadline == 3660
     assert patient.progress_deadline == 7320
     assert rolled(directory, health={"min_healthy_time": "10m"}).health.healthy_deadline == 1200
+
+
+@pytest.mark.parametrize("value", ["", "a b", "Grüße", 5])
+def test_what_a_header_can_hold(directory: Path, value: object) -> None:
+    assert rolled(directory, health={"path": "/", "headers": {"X-A": value}}).health.headers == (("X-A", str(value)),)
 
 
 # --- the proxy ----------------------------------------------------------------------------------------------------

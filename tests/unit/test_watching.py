@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from rollout.compose import Options
-from rollout.errors import BuildFailed, Fault, LockHeld, RolloutError, SpecError, StateError
+from rollout.errors import BuildFailed, DeployFailed, Fault, Interrupted, LockHeld, RolloutError, SpecError, StateError
 from rollout.events import Event, Warned
 from rollout.model import PoolOptions, Project, ProxySettings, ProxyType, ServiceSettings
 from rollout.server import watching as sidecar_watching
@@ -70,6 +70,7 @@ def test_what_only_looks_like_it_is_not(name: str) -> None:
         (["docs", "!docs/api"], ["docs/a"], ["docs/api/a"]),
         (["# a comment", "", ".", "a/../b"], ["b"], ["a", "#"]),
         (["temp?"], ["temp1"], ["temp", "temp12"]),
+        (["bin\\", "*.md", "[z-a]", "!\\", "logs"], ["a.md", "logs/a"], ["bin", "z"]),  # what makes no sense is skipped
     ],
 )
 def test_dockerignore_as_docker_reads_it(patterns: list[str], left_out: list[str], kept: list[str]) -> None:
@@ -86,15 +87,25 @@ def test_a_dockerfile_s_own_ignore_file_counts_first(tmp_path: Path) -> None:
             "web": {"build": {"context": str(tmp_path), "dockerfile": "prod.Dockerfile"}},
             "job": {"build": {"context": str(tmp_path), "additional_contexts": {"x": "docker-image://y"}}},
             "far": {"build": {"context": "https://git.example/x.git"}},
+            "odd": {"build": {"context": f"/{'a' * 300}"}},
             "pulled": {"image": "x"},
         }
     }
     found = build_contexts(document, document["services"])
-    assert {name: len(contexts) for name, contexts in found.items()} == {"web": 1, "job": 1, "far": 0}
+    assert {name: len(contexts) for name, contexts in found.items()} == {"web": 1, "job": 1, "far": 0, "odd": 0}
     (web,), (job,) = found["web"], found["job"]
     assert (web.holds(f"{tmp_path}/a"), web.holds(f"{tmp_path}/b")) == (True, False)
     assert (job.holds(f"{tmp_path}/a"), job.holds(f"{tmp_path}/b")) == (False, True)
     assert job.holds(f"{tmp_path}/.dockerignore"), "what the builder reads has changed with it"
+
+
+def test_a_dockerfile_outside_of_its_context_is_heard(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    build = {"context": f"{tmp_path}/app", "dockerfile": "../docker/app.Dockerfile"}
+    found = scope([], "", build_contexts({"services": {"web": {"build": build}}}, ["web"]), [])
+    assert found.services(f"{tmp_path}/docker/app.Dockerfile") == {"web"}
+    assert found.is_file(f"{tmp_path}/docker/app.Dockerfile.dockerignore")
+    assert f"{tmp_path}/docker" in found.places()
 
 
 # --- what a change asks for ---------------------------------------------------------------------------------------
@@ -272,9 +283,19 @@ def test_a_broken_file_is_told_once_and_changes_nothing(watched: Watched) -> Non
 def test_a_failed_deploy_is_told_each_time_and_left_to_the_next_edit(watched: Watched) -> None:
     error = watched.doing.failing["build and deploy job"] = BuildFailed("no")
     assert watched.change("web/app.py", "job.py") == ["build and deploy job", "build and deploy web"]
-    assert watched.change("web/app.py") == ["build and deploy web"]
+    assert watched.change("web/app.py") == ["read", "build and deploy web"]
     watched.change("job.py")
     assert watched.told == [error, error]
+
+
+def test_after_a_failed_deploy_the_project_is_read_again(watched: Watched) -> None:
+    """A file that is not watched may have changed, and made it fail: the project as it was read would fail for ever."""
+    watched.doing.failing["build and deploy web"] = DeployFailed("the Compose file changed meanwhile")
+    assert watched.change("web/app.py") == ["build and deploy web"]
+    watched.doing.failing.clear()
+    watched.doing.now = replace(SEEN, hashes={"web": "h2", "job": "h2"})
+    assert watched.change("web/app.py") == ["read", "deploy job", "build and deploy web"]
+    assert watched.change("web/app.py") == ["build and deploy web"]
 
 
 def test_what_could_not_be_begun_is_done_with_the_next_change(watched: Watched) -> None:
@@ -282,6 +303,17 @@ def test_what_could_not_be_begun_is_done_with_the_next_change(watched: Watched) 
     watched.change("web/app.py")
     watched.doing.failing.clear()
     assert watched.change("job.py") == ["build and deploy job", "build and deploy web"]
+
+
+def test_what_could_not_be_begun_holds_up_no_other(watched: Watched) -> None:
+    held = watched.doing.failing["build and deploy job"] = LockHeld("held")
+    assert watched.change("job.py", "web/app.py") == ["build and deploy job", "build and deploy web"]
+    assert watched.told == [held]
+    assert watched.change() == ["build and deploy job"]
+    watched.doing.failing["build and deploy job"] = Interrupted("enough")
+    with pytest.raises(Interrupted):
+        watched.change("web/app.py")
+    assert watched.doing.done == ["build and deploy job"]
 
 
 def test_what_could_not_be_begun_is_tried_again_by_and_by(watched: Watched) -> None:

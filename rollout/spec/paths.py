@@ -1,0 +1,24 @@
+"""Paths of this host, as people write them. Asked of os.path: pathlib raises where one may not look, for a name that is
+too long, and for the home of a user that there is not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def absolute(path: str, directory: str) -> str:
+    """The path as seen from `directory`, `~` and `..` resolved."""
+    return os.path.normpath(Path(directory, os.path.expanduser(path)))  # noqa: PTH111
+
+
+def is_file(path: str) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_directory(path: str) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def exists(path: str) -> bool:
+    return os.path.exists(path)  # noqa: PTH110
