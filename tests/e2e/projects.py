@@ -314,7 +314,7 @@ class Shop:
         """Run the program to its end, which must be `code` (None: any)."""
         began = time.monotonic()
         ran = subprocess.run(
-            [*self.program, *argv], cwd=self.directory, env=self._environment(), capture_output=True, text=True,
+            [*self.program, *argv], cwd=self.directory, env=self.environment(), capture_output=True, text=True,
             check=False, timeout=timeout,
         )  # fmt: skip
         done = Done(ran.returncode, ran.stdout, ran.stderr, time.monotonic() - began)
@@ -324,12 +324,12 @@ class Shop:
 
     def spawn(self, *argv: str) -> Running:
         """Start the program with `--json`; the caller waits for its end."""
-        return Running([*self.program, *argv, "--json"], self.directory, self._environment())
+        return Running([*self.program, *argv, "--json"], self.directory, self.environment())
 
     def compose(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             ["docker", "compose", "--ansi", "never", "--progress", "plain", *argv], cwd=self.directory,
-            env=self._environment(), capture_output=True, text=True, check=False, timeout=120,
+            env=self.environment(), capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
         assert done.returncode == 0 or not check, f"compose {' '.join(argv)}: {done.stderr}\n{self.describe()}"
         return done
@@ -472,7 +472,7 @@ class Shop:
 
     # --- within -----------------------------------------------------------------------------------------------
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         ours = {k: v for k, v in os.environ.items() if k not in {"TAG", "VERSION", "SERVICE", "COMPOSE_PROJECT_NAME"}}
         return {**ours, "NO_COLOR": "1", **self.env}
 

@@ -1,5 +1,5 @@
 """Soak: deploys, rollbacks, aborts, deaths of the controller and faults at random, for SOAK_SECONDS under load, with
-and without a sidecar, which comes and goes; replicas are killed, and the proxy is.
+and without a sidecar, which comes and goes; replicas are killed, the proxy is, and the engine's answers are spoilt.
 
     make soak                          ten minutes
     SOAK_SECONDS=3600 SOAK_SEED=7 make soak
@@ -27,6 +27,8 @@ import pytest
 
 from tests.e2e.deaths import NOBODY_ASKED, Deaths
 from tests.e2e.projects import PROGRAM, Edge, Running, Shop, docker, eventually, healthy, in_pool, running
+from tests.faults.engine_proxy import EngineProxy
+from tests.faults.spoilt import DEPLOYED, LEAVING, UNCHANGED, Storm
 from tests.load import Load, Mix, Report
 
 SECONDS = float(os.environ.get("SOAK_SECONDS") or 120)
@@ -41,6 +43,7 @@ KEPT_TAGS = 3  # `keep` of a service that does not say
 MIX = Mix.standard()
 # requests that its clients can have under way at once, of those that do not think for most of the time
 UNDER_WAY = MIX.get + MIX.post + MIX.fresh + MIX.preconnected + MIX.uploads + MIX.streams + MIX.upgrades + 20
+SPOILT = 0.02  # of rollout's calls of the engine, while it is at fault
 SPARE_THREADS = 8  # of the sidecar: a pool of them grows up to six with the first requests
 SPARE_FILES = 20  # open files of the proxy: a connection more or less at the instant of counting
 
@@ -76,8 +79,8 @@ class Weight:
 class Operations:
     """What is done to the project, at random. Each leaves a name for the count, and the exit code was looked at."""
 
-    def __init__(self, shop: Shop, seed: int) -> None:
-        self.shop, self.random = shop, random.Random(seed)
+    def __init__(self, shop: Shop, engine: EngineProxy, seed: int) -> None:
+        self.shop, self.engine, self.random = shop, engine, random.Random(seed)
         self.done: Counter[str] = Counter()
         self.memory: list[int] = []  # KiB, of the largest process of each operation
         self.clean = True  # no unfinished rollout is left
@@ -92,6 +95,7 @@ class Operations:
             self.deploy: 5, self.blue_green: 2, self.force: 1, self.roll_back: 2, self.look: 1, self.scale: 1,
             self.interrupted: 2, self.killed: 3, self.reloaded: 1, self.broken_image: 2, self.broken_template: 1,
             self.aborted: 2, self.new_replica_killed: 1, self.replica_killed: 1, self.proxy_restarted: 1,
+            self.engine_at_fault: 2,
         }  # fmt: skip
         operation = self.random.choices(list(weighted), list(weighted.values()))[0]
         self.done[operation.__name__.replace("_", " ")] += 1
@@ -236,6 +240,18 @@ class Operations:
         self.run("deploy", "web")
         self.begin_load()
 
+    def engine_at_fault(self) -> None:
+        """It answers what it should not, or not at all, also to a sidecar; what is left undone is for the next run."""
+        self.settle()
+        self.shop.tag(self.random.choice("123"))
+        self.engine.spoilt.clear()
+        self.engine.decide = Storm(self.random.getrandbits(32), SPOILT)
+        done = self.shop.rollout("deploy", "web", "--force", *WAITS, code=None)
+        self.engine.decide = lambda _: None
+        self.done["calls spoilt"] += len(self.engine.spoilt)
+        assert done.code in UNCHANGED | {DEPLOYED, LEAVING} and "Traceback" not in done.said, done
+        self.run("deploy", "web")
+
     def cut_short(self, number: signal.Signals) -> None:
         self.shop.tag(self.random.choice("123"))
         run = self.shop.spawn("deploy", "web", "--force", *WAITS)
@@ -284,7 +300,8 @@ class Operations:
         """The real program, and what its largest process (it or Compose) took."""
         argv += WAITS if argv[0] in ("deploy", "rollback") else ()
         with (self.shop.directory.parent / "said").open("w+") as said:
-            process = subprocess.Popen([PROGRAM, *argv], cwd=self.shop.directory, stdout=said, stderr=said)
+            process = subprocess.Popen([PROGRAM, *argv], cwd=self.shop.directory, stdout=said, stderr=said,
+                                       env=self.shop.environment())  # fmt: skip
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             said.seek(0)
@@ -326,14 +343,25 @@ def table(rows: list[tuple[str, object, object]]) -> str:
     return "\n".join("  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)) for row in [head, *rows])
 
 
+@contextmanager
+def fallible(shop: Shop, path: Path) -> Iterator[EngineProxy]:
+    """All that rollout asks of the engine goes by here, until the end of the block."""
+    with EngineProxy(path) as engine:
+        shop.env["DOCKER_HOST"] = engine.url
+        try:
+            yield engine
+        finally:
+            del shop.env["DOCKER_HOST"]
+
+
 @pytest.mark.e2e
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("edge", EDGES, ids=str)
 def test_soak(edge: Edge, short_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     say: Callable[[str], None] = lambda text: _shown(capsys, text)  # noqa: E731
     say(f"\nsoak behind {edge} for {SECONDS / 2:.0f} s, SOAK_SEED={SEED}")
-    with running(edge, short_directory / "p") as shop:
-        operations = Operations(shop, SEED)
+    with running(edge, short_directory / "p") as shop, fallible(shop, short_directory / "engine.sock") as engine:
+        operations = Operations(shop, engine, SEED)
         operations.run("deploy", "web", "--force")
         operations.turn()
         operations.run("deploy", "web", "--force")  # so that its audit record is there as well

@@ -34,7 +34,7 @@ def spawn(shop: Shop, at: str, number: str, *argv: str) -> Running:
 
 def begin(shop: Shop, module: list[str], *argv: str) -> Running:
     """The program as this module of ours runs it."""
-    environment = {**shop._environment(), "PYTHONPATH": str(ROOT)}
+    environment = {**shop.environment(), "PYTHONPATH": str(ROOT)}
     return Running([sys.executable, "-m", *module, *argv, "--json"], shop.directory, environment)
 
 

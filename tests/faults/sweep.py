@@ -105,7 +105,7 @@ class Sweep:
 
     def run_to(self, at: str, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Run the program, which is killed at that point if it comes to it."""
-        environment = {**self.shop._environment(), "PYTHONPATH": str(ROOT)}
+        environment = {**self.shop.environment(), "PYTHONPATH": str(ROOT)}
         return subprocess.run(
             [sys.executable, "-m", "tests.faults.killed", "--at", at, "--", *argv], cwd=self.shop.directory,
             env=environment, capture_output=True, text=True, check=False, timeout=120,
