@@ -10,7 +10,7 @@ from rollout import preflight
 from rollout.control import condition, standing
 from rollout.errors import ProxyUnreachable, RolloutError, SpecError
 from rollout.membership import replicas_of
-from rollout.model import Finding, Pool, Replica, Severity
+from rollout.model import Finding, Health, Pool, Replica, Severity
 from rollout.ports import Journal, RolloutRecord
 from rollout.steps.run import routed_ids, upstream_name
 from rollout.targets import live_revision
@@ -80,6 +80,7 @@ def _service(wired: Wired, service: str, replicas: Sequence[Replica]) -> dict[st
         "service": service,
         "live": {"revision": live.number, "image": live.image, **asdict(live.key)} if live else None,
         "wanted": wired.project.services[service].replicas,
+        "stale": _stale(pool, replicas),
         "replicas": _replicas(wired, replicas, pool, frozenset(warm.replicas if warm else ())),
         "warm": {"revision": warm.revision, "until": warm.until} if warm else None,
         "unfinished": _unfinished(ports.journal, unfinished),
@@ -122,19 +123,27 @@ def _replicas(
     def one(replica: Replica) -> dict[str, Any]:
         own = next(iter(replica.addresses.values()), "")
         upstream = upstreams.get(upstream_name(replica))
+        reached = upstream if upstream is not None and upstream.host in replica.addresses.values() else None
         return {
             "name": replica.name,
             "id": replica.id,
             "state": replica.state.value,
             "health": replica.health.value,
+            "ready": replica.running and replica.health in (Health.NONE, Health.HEALTHY),
             "revision": numbers.get(replica.key),
             "image": replica.image,
-            "address": upstream.address if upstream else own,
+            "address": reached.address if reached else own,
             "pool": "in" if replica.id in routed else "warm" if replica.id in warm else "out",
-            "weight": upstream.weight if upstream else 0,
+            "weight": reached.weight if reached else 0,
         }
 
     return [one(replica) for replica in replicas]
+
+
+def _stale(pool: Pool | None, replicas: Sequence[Replica]) -> list[str]:
+    """Addresses in the pool at which no replica is any more: it could not be changed, or was left as it was."""
+    there = {(upstream_name(r), host) for r in replicas if r.running for host in r.addresses.values()}
+    return [u.address for u in pool.upstreams if (u.name, u.host) not in there] if pool else []
 
 
 def _parts(wired: Wired, compose: tuple[int, int]) -> dict[str, str]:

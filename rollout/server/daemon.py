@@ -28,6 +28,7 @@ from rollout.server.notifications import notifying
 from rollout.server.operations import ThreadOperations
 from rollout.server.progress import Progress, telling
 from rollout.server.project import LiveProject
+from rollout.server.readiness import Readiness
 from rollout.server.scheduling import Scheduling, looking
 from rollout.server.tally import Tally, counting
 from rollout.server.watching import FileWatch
@@ -94,10 +95,10 @@ def why_not_healthy(state: StateDirectory, clock: Clock) -> str:
 
 def _parts(sidecar: Sidecar, project: LiveProject, tally: Tally) -> Sequence[Part]:
     options, clock, bus = sidecar.options, sidecar.clock, sidecar.bus
-    progress = Progress(clock)
-    operations, http = _answering(sidecar, project, tally, progress)
+    progress, readiness = Progress(clock), Readiness()
+    operations, http = _answering(sidecar, project, tally, progress, readiness)
     parts: list[Part] = [
-        Membership(project, clock, telling(progress, bus)),
+        Membership(project, clock, telling(progress, bus), readiness),
         operations,
         http,
         Scheduling(lambda: project.wired.project, looking(options, clock, bus), operations, clock, bus),
@@ -108,7 +109,7 @@ def _parts(sidecar: Sidecar, project: LiveProject, tally: Tally) -> Sequence[Par
 
 
 def _answering(
-    sidecar: Sidecar, project: LiveProject, tally: Tally, progress: Progress
+    sidecar: Sidecar, project: LiveProject, tally: Tally, progress: Progress, readiness: Readiness
 ) -> tuple[ThreadOperations, Part]:
     try:
         from rollout.server.http import assembly
@@ -117,7 +118,7 @@ def _answering(
             f"the sidecar needs packages that are not installed: {error.name}", hint="pip install 'rollout[server]'"
         ) from error
     state = project.wired.state
-    return assembly.parts(sidecar.options, sidecar.clock, sidecar.bus, state, sidecar.tcp, tally, progress)
+    return assembly.parts(sidecar.options, sidecar.clock, sidecar.bus, state, sidecar.tcp, tally, progress, readiness)
 
 
 def _run(parts: Sequence[Part], ended: SimpleQueue[BaseException | None]) -> None:

@@ -22,6 +22,7 @@ from rollout.server.hints import hints
 from rollout.server.news import News
 from rollout.server.project import LiveProject
 from rollout.server.proving import Proving
+from rollout.server.readiness import Readiness
 from rollout.server.settling import Settling
 
 RESYNC = 10.0  # seconds between two looks at everything, whatever the engine says or does not say
@@ -34,8 +35,8 @@ AT_ONCE, ONE_MORE = 3, 2.0  # reloads without a pause, and seconds until there m
 class Membership:
     name = "membership"
 
-    def __init__(self, project: LiveProject, clock: Clock, emit: Sink) -> None:
-        self._project, self._clock, self._emit = project, clock, emit
+    def __init__(self, project: LiveProject, clock: Clock, emit: Sink, readiness: Readiness) -> None:
+        self._project, self._clock, self._emit, self._readiness = project, clock, emit, readiness
         self._news = News()
         self._settling = Settling(project.options, clock, emit, self._news.tell, project.adapt)
         self._pace = Pace(clock)
@@ -100,6 +101,7 @@ class Membership:
             self._emit(Notice("", "the replicas are followed again"))
         self._trouble, self._pause = "", TROUBLE_PAUSE
         looked_at = set(services if concerned is None else concerned)
+        self._readiness.heard(looked_at - done.held - done.unsettled, done.unproven)
         # whose pool waits has proved itself; whom another has the lease of was not decided about
         proving.want(done.unproven, looked_at - done.waiting - done.held - done.unsettled)
         self._leave(done)

@@ -99,18 +99,18 @@ class Metrics:
         labels, services = ("project", "service"), self._status["services"]
         live = {(project, s["service"]): s["live"]["revision"] for s in services if s["live"]}
         yield _gauge("revision", "Number of the live revision.", labels, live.items())
-        weights: dict[tuple[str, ...], float] = {}
+        shares: dict[tuple[str, ...], float] = {}
         for service in services:
-            for revision, part in _weights(service).items():
-                weights[project, service["service"], str(revision)] = part
+            for revision, part in weights(service).items():
+                shares[project, service["service"], str(revision)] = part
         yield _gauge(
             "revision_weight",
             "Part of the pool that is of this revision, 0 to 1.",
             (*labels, "revision"),
-            weights.items(),
+            shares.items(),
         )
         ready = {(project, s["service"]): ready_count(s) for s in services}
-        yield _gauge("replicas_ready", "Replicas that run and are not unhealthy.", labels, ready.items())
+        yield _gauge("replicas_ready", "Replicas that have passed their health check.", labels, ready.items())
         wanted = {(project, s["service"]): s["wanted"] for s in services}
         yield _gauge("replicas_wanted", "Replicas that are declared.", labels, wanted.items())
         lag = {(project, s["service"]): self._lag(s) for s in services}
@@ -147,30 +147,29 @@ class Metrics:
         return now - self._in_sync.setdefault(name, now)
 
 
-def is_ready(replica: Mapping[str, Any]) -> bool:
-    return replica["state"] == "running" and replica["health"] in ("none", "healthy")
-
-
 def ready_count(service: Mapping[str, Any]) -> int:
     """Of those that serve or would: warm ones take no requests."""
-    return sum(is_ready(replica) for replica in service["replicas"] if replica["pool"] != "warm")
+    return sum(replica["ready"] for replica in service["replicas"] if replica["pool"] != "warm")
 
 
 def in_sync(service: Mapping[str, Any]) -> bool:
     """Whether the pool is the ready replicas of the live revision, or a rollout's, which sees to it or is paused."""
     if service["lock"] or service["unfinished"]:
         return True
+    if service["stale"]:
+        return False
     live = service["live"]["revision"] if service["live"] else None
-    return all((replica["pool"] == "in") == (is_ready(replica) and replica["revision"] == live)
+    return all((replica["pool"] == "in") == (replica["ready"] and replica["revision"] == live)
                for replica in service["replicas"] if replica["pool"] != "warm")  # fmt: skip
 
 
-def _weights(service: Mapping[str, Any]) -> dict[int, float]:
-    sums: Counter[int] = Counter()
+def weights(service: Mapping[str, Any]) -> dict[int, float]:
+    """Revision 0 is nobody's: what the pool names and is not there."""
+    sums: Counter[int] = Counter({0: len(service["stale"])})
     for replica in service["replicas"]:
         sums[replica["revision"] or 0] += replica["weight"]
     total = sum(sums.values())
-    return {revision: weight / total for revision, weight in sums.items() if total}
+    return {revision: weight / total for revision, weight in sums.items() if weight}
 
 
 def _with(project: str, values: Mapping[tuple[str, ...], float]) -> Values:

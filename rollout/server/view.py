@@ -11,6 +11,7 @@ from rollout import actions
 from rollout.errors import Unreachable, UsageError
 from rollout.ports import Clock
 from rollout.server.project import LiveProject
+from rollout.server.readiness import Readiness
 from rollout.wiring import Wired
 
 PATIENCE = 15.0  # seconds a reader waits for the readers before it
@@ -20,9 +21,9 @@ FRESH = 0.3  # seconds for which one look serves all who ask
 class View:
     """Safe from any thread: one reader at a time, since the journal's connection is one."""
 
-    def __init__(self, project: LiveProject, clock: Clock) -> None:
+    def __init__(self, project: LiveProject, readiness: Readiness, clock: Clock) -> None:
         """`project` is this view's own, and not entered yet."""
-        self._project, self._clock = project, clock
+        self._project, self._readiness, self._clock = project, readiness, clock
         self._lock = threading.Lock()
         self._open: ExitStack | None = None
         self._status: tuple[float, dict[str, Any]] | None = None
@@ -44,11 +45,18 @@ class View:
             self._lock.release()
 
     def status(self) -> dict[str, Any]:
-        """`actions.status` of all services, at most FRESH seconds old."""
+        """`actions.status` of all services, at most FRESH seconds old, with what the membership knows of them."""
         with self.looking() as wired:
             if self._status is None or self._clock.now() - self._status[0] > FRESH:
-                self._status = (self._clock.now(), actions.status(wired))
+                self._status = (self._clock.now(), self._judged(actions.status(wired)))
             return self._status[1]
+
+    def _judged(self, status: dict[str, Any]) -> dict[str, Any]:
+        for service in status["services"]:
+            unproven = self._readiness.unproven(service["service"])
+            for replica in service["replicas"]:
+                replica["ready"] = replica["ready"] and replica["id"] not in unproven
+        return status
 
     def known(self, *services: str) -> None:
         """Raise UsageError for a name that is not a service of the project."""

@@ -45,8 +45,8 @@ SERVICES = ("web", "api")
 def replica(service: str, number: int, revision: int, pool: str = "in") -> dict[str, Any]:
     return {
         "name": f"shop-{service}-{number}", "id": f"{number:02}" * 32, "state": "running", "health": "healthy",
-        "revision": revision, "image": f"shop/{service}:{revision}", "address": f"10.0.0.{number}:8000", "pool": pool,
-        "weight": int(pool == "in"),
+        "ready": True, "revision": revision, "image": f"shop/{service}:{revision}",
+        "address": f"10.0.0.{number}:8000", "pool": pool, "weight": int(pool == "in"),
     }  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def service(name: str, revision: int = 2) -> dict[str, Any]:
     live = {"revision": revision, "image": f"shop/{name}:{revision}", "config_hash": "c0ffee", "image_id": "sha256:1"}
     first = 1 + 10 * SERVICES.index(name)
     return {
-        "service": name, "live": live, "wanted": 2, "warm": None, "unfinished": None, "lock": None,
+        "service": name, "live": live, "wanted": 2, "stale": [], "warm": None, "unfinished": None, "lock": None,
         "replicas": [replica(name, first, revision), replica(name, first + 1, revision)],
     }  # fmt: skip
 

@@ -163,9 +163,10 @@ def test_latency_that_the_proxy_does_not_tell_is_left_out() -> None:
 def test_the_pool_is_in_sync_when_it_is_the_ready_replicas_of_the_live_revision() -> None:
     one = service("web")
     assert in_sync(one)
-    for change in ({"pool": "out"}, {"state": "exited"}, {"health": "unhealthy"}, {"revision": 1}):
+    for change in ({"pool": "out"}, {"ready": False}, {"revision": 1}):
         assert not in_sync({**one, "replicas": [{**one["replicas"][0], **change}, one["replicas"][1]]}), change
     assert in_sync({**one, "replicas": [*one["replicas"], replica("web", 9, 1, pool="warm")]})
+    assert not in_sync({**one, "stale": ["10.0.0.9:8000"]}), "half of the requests go where nobody is"
     between = {**one, "replicas": [replica("web", 9, 3), replica("web", 8, 2, pool="out")]}
     assert not in_sync(between)
     assert in_sync({**between, "lock": {"what": "deploy"}}), "a rollout sees to it"
@@ -174,7 +175,7 @@ def test_the_pool_is_in_sync_when_it_is_the_ready_replicas_of_the_live_revision(
 
 def test_warm_replicas_are_not_ready_to_serve() -> None:
     one = service("web")
-    ill = [{**each, "state": "exited"} for each in one["replicas"]]
+    ill = [{**each, "ready": False} for each in one["replicas"]]
     assert ready_count(one) == 2
     assert ready_count({**one, "replicas": [*ill, replica("web", 9, 1, pool="warm")]}) == 0
 

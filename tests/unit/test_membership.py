@@ -34,6 +34,7 @@ from rollout.server.hints import PATIENCE, hints
 from rollout.server.membership import AT_ONCE, ONE_MORE, Membership, Pace
 from rollout.server.news import News
 from rollout.server.proving import Proving, steady_for
+from rollout.server.readiness import Readiness
 from tests.simulation.fakes import FakeClock, ports
 from tests.simulation.scenario import V1, Scenario, settings
 from tests.simulation.world import NETWORK, World
@@ -425,7 +426,7 @@ def test_a_proxy_that_is_away_ends_nothing() -> None:
     )
     project = SimpleNamespace(wired=wired, options=None, adapt=None, take_up=bool, changed=bool)
     stop = threading.Event()
-    part = Membership(project, SystemClock(), told.put)  # type: ignore[arg-type]
+    part = Membership(project, SystemClock(), told.put, Readiness())  # type: ignore[arg-type]
     with ThreadPoolExecutor(1) as thread:
         end = thread.submit(part.run, stop)
         try:

@@ -21,6 +21,7 @@ from rollout.server.metrics import Metrics
 from rollout.server.operations import Asked, ThreadOperations
 from rollout.server.progress import Progress, telling
 from rollout.server.project import LiveProject
+from rollout.server.readiness import Readiness
 from rollout.server.tally import Tally, counting
 from rollout.server.traffic import Traffic
 from rollout.server.view import View
@@ -29,7 +30,14 @@ from rollout.wiring import Wired, wire
 
 
 def parts(
-    options: Options, clock: Clock, bus: Bus, state: StateDirectory, tcp: Tcp, tally: Tally, progress: Progress
+    options: Options,
+    clock: Clock,
+    bus: Bus,
+    state: StateDirectory,
+    tcp: Tcp,
+    tally: Tally,
+    progress: Progress,
+    readiness: Readiness,
 ) -> tuple[ThreadOperations, Http]:
     """Raises UsageError for files that `tcp` names and cannot be used."""
 
@@ -41,7 +49,7 @@ def parts(
 
     audit = Audit(state.path, clock)
     operations = ThreadOperations(wired, telling(progress, bus), clock, audit.begun)
-    view = View(LiveProject(options, clock, _unheard), clock)
+    view = View(LiveProject(options, clock, _unheard), readiness, clock)
     traffic = Traffic(view, clock)
     metrics = Metrics(view, traffic, tally, clock)
     site = Site(

@@ -23,7 +23,7 @@ from rollout.server.http.access import COOKIE, CSRF_HEADER, SESSION, Access
 from rollout.server.http.peer import Peer
 from rollout.server.http.plots import plots
 from rollout.server.http.site import Site
-from rollout.server.metrics import in_sync, ready_count
+from rollout.server.metrics import in_sync, ready_count, weights
 
 PAGES = Path(__file__).parent.parent / "pages"
 STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -131,13 +131,9 @@ def _service(site: Site, one: dict[str, Any], revisions: list[dict[str, Any]]) -
 def _shares(one: dict[str, Any]) -> list[dict[str, Any]]:
     """The pool by revision, as parts of 100 that follow each other."""
     live = one["live"]["revision"] if one["live"] else None
-    sums: dict[int, int] = {}
-    for replica in one["replicas"]:
-        if replica["weight"]:
-            sums[replica["revision"] or 0] = sums.get(replica["revision"] or 0, 0) + replica["weight"]
-    total, at, found = sum(sums.values()), 0.0, []
-    for revision, weight in sorted(sums.items()):
-        part = 100.0 * weight / total
+    at, found = 0.0, []
+    for revision, share in sorted(weights(one).items()):
+        part = 100.0 * share
         found.append({"revision": revision, "at": round(at, 2), "part": round(part, 2), "live": revision == live})
         at += part
     return found

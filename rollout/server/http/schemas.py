@@ -123,6 +123,7 @@ class ReplicaStatus(Answer):
     id: str
     state: str
     health: str
+    ready: bool
     revision: int | None
     image: str
     address: str
@@ -158,6 +159,7 @@ class Service(Answer):
     service: str
     live: Live | None
     wanted: int
+    stale: list[str]
     replicas: list[ReplicaStatus]
     warm: WarmStatus | None
     unfinished: Unfinished | None
