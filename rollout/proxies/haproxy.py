@@ -41,7 +41,7 @@ class HAProxy:
         self._files = ConfigDirectory(settings.config)
         self._candidates = Candidates(settings, process, self._files)
         self._sockets: Sockets | None = None
-        self._deleted = counters.Deleted()
+        self._deleted = counters.deleted_here(lock_path)
 
     # --- the port -------------------------------------------------------------------------------------------------
 
@@ -160,7 +160,8 @@ class HAProxy:
     def mark(self, service: str) -> str:
         with self._found_anew():
             runtime = self._reach().runtime
-            return counters.marker(runtime.worker(), runtime.servers(service), self._deleted.last)
+            with self._deleted.lock:
+                return counters.marker(runtime.worker(), runtime.servers(service), self._clock.now())
 
     def count(self, service: str, marker: str) -> Counted:
         try:
@@ -171,9 +172,10 @@ class HAProxy:
     def count_and_mark(self, service: str, marker: str) -> tuple[Counted, str]:
         with self._found_anew():
             runtime = self._reach().runtime
-            live, worker, last = runtime.servers(service), runtime.worker(), self._deleted.last
-        counted = counters.since(marker, worker, self._deleted.of(service), live or {})
-        return counted, counters.marker(worker, live, last)
+            with self._deleted.lock:
+                live, worker, now = runtime.servers(service), runtime.worker(), self._clock.now()
+                deleted = self._deleted.of(service)
+        return counters.since(marker, worker, deleted, live or {}), counters.marker(worker, live, now)
 
     def findings(self) -> list[Finding]:
         from rollout.proxies.haproxy_lint import lint  # only looked for beside a deploy
@@ -352,10 +354,12 @@ class HAProxy:
         return InFlight(False, connections, f"{what}, {connections} connection{'s' * (connections != 1)}")
 
     def _delete(self, service: str, names: Sequence[str], live: Mapping[str, Server]) -> None:
+        runtime = self._reach().runtime
         for name in names:
-            with contextlib.suppress(Refused):  # idle connections are still closing: the next switch deletes it
-                self._reach().runtime.run(f"del server {service}/{name}", says="Server deleted")
-                self._deleted.add(service, live[name])
+            # refused: idle connections are still closing, and the next switch deletes it
+            with contextlib.suppress(Refused), self._deleted.lock:
+                runtime.run(f"del server {service}/{name}", says="Server deleted")
+                self._deleted.add(service, live[name], self._clock.now())
 
     def _reach(self) -> Sockets:
         if self._sockets is None:

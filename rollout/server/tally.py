@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
-from rollout.errors import ProxyRejected
-from rollout.model import Switched
+from rollout.errors import ProxyRejected, RolloutError
+from rollout.model import Pool, Switched
 from rollout.ports import Proxy
 from rollout.wiring import Wired
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -39,22 +38,37 @@ class _Counting:
 
     def __init__(self, proxy: Proxy, tally: Tally) -> None:
         self._proxy, self._tally = proxy, tally
+        self._refused: set[str] = set()  # services whose rollout has been refused, and nothing taken since
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._proxy, name)
-        if name in ("switch", "switch_all"):
-            return lambda *args, **more: self._switched(lambda: found(*args, **more))
-        return found
+        return getattr(self._proxy, name)
 
-    def _switched(self, switch: Callable[[], T]) -> T:
-        try:
-            done = switch()
-        except ProxyRejected:
-            self._tally.add(refusals=1)
-            raise
-        several = done if isinstance(done, list) else [done]
+    def prepare(self, pool: Pool) -> None:
+        with self._once(pool.service):
+            self._proxy.prepare(pool)
+
+    def switch(self, pool: Pool) -> Switched:
+        with self._once(pool.service):
+            done = self._proxy.switch(pool)
+        self._tally.add(reloads=int(done.reloaded))
+        return done
+
+    def switch_all(self, pools: Sequence[Pool]) -> list[Switched | RolloutError]:
+        done = self._proxy.switch_all(pools)
         self._tally.add(
-            reloads=int(any(isinstance(one, Switched) and one.reloaded for one in several)),  # they share one
-            refusals=sum(isinstance(one, ProxyRejected) for one in several),
+            reloads=int(any(isinstance(one, Switched) and one.reloaded for one in done)),  # they share one
+            refusals=sum(isinstance(one, ProxyRejected) for one in done),
         )
         return done
+
+    @contextmanager
+    def _once(self, service: str) -> Iterator[None]:
+        """A rollout's refusal is one, also where it is met again while the rollout is taken back."""
+        try:
+            yield
+        except ProxyRejected:
+            if service not in self._refused:
+                self._refused.add(service)
+                self._tally.add(refusals=1)
+            raise
+        self._refused.discard(service)

@@ -27,12 +27,14 @@ Revision = tuple[str, int]  # service, number
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """`at` is wall clock. `rate` in requests a second, `errors` the part that failed, `latency` in seconds."""
+    """`at` is wall clock. `rate` in requests a second, `errors` the part that failed, `latency` in seconds. `whole`:
+    the proxy knew of all that it had served."""
 
     at: float
     rate: float
     errors: float
     latency: float | None
+    whole: bool = True
 
 
 class Traffic:
@@ -88,6 +90,7 @@ class Traffic:
 
     def _add(self, counted: Mapping[str, Counted], seconds: float) -> None:
         self.missing = {scope: one.missing for scope, one in counted.items() if one.missing and not one.by_address}
+        partial = {scope for scope, one in counted.items() if one.missing}
         now = self._clock.wall()
         sums: dict[Revision, tuple[Counters, float | None]] = dict.fromkeys(self._present, (Counters(), None))
         for one in counted.values():
@@ -96,12 +99,16 @@ class Traffic:
                     before, spent = sums.get(revision, (Counters(), None))
                     took = one.seconds.get(address)
                     sums[revision] = (before + counters, spent if took is None else (spent or 0.0) + took)
+        for revision, series in self.points.items():
+            if series[-1].rate:  # one that has gone ends at zero
+                sums.setdefault(revision, (Counters(), None))
         for revision, (counters, spent) in sums.items():
             self.totals[revision] = self.totals.get(revision, Counters()) + counters
             latency = spent / counters.requests if spent is not None and counters.requests else None
             errors = counters.failed / counters.requests if counters.requests else 0.0
             series = self.points.setdefault(revision, deque(maxlen=KEPT))
-            series.append(Point(now, counters.requests / max(seconds, 0.001), min(errors, 1.0), latency))
+            rate, whole = counters.requests / max(seconds, 0.001), partial.isdisjoint(("", revision[0]))
+            series.append(Point(now, rate, min(errors, 1.0), latency, whole))
         self.points = {revision: series for revision, series in self.points.items() if series[-1].at > now - REMEMBERED}
         self.totals = {revision: total for revision, total in self.totals.items() if revision in self.points}
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from rollout import events
-from rollout.errors import ProxyRejected
+from rollout.errors import ProxyRejected, Unreachable
 from rollout.model import Counted, Counters, Pool, RevisionKey, Switched
-from rollout.server.http.plots import plots
+from rollout.server.http.plots import percent, plots
 from rollout.server.metrics import in_sync, ready_count
 from rollout.server.progress import Progress
 from rollout.server.tally import Tally, counting
@@ -137,6 +137,37 @@ def test_a_proxy_that_does_not_count_says_why(clock: FakeClock) -> None:
     assert watched.traffic.missing == {"": "no log"}
 
 
+def test_a_revision_that_is_gone_ends_at_zero_once(clock: FakeClock) -> None:
+    watched = Watched(clock)
+    watched.look(1.0)
+    watched.look(10.0, _1=(100, 10, 1.0))
+    watched.view.shown["services"][0]["replicas"] = [replica("web", 3, 3), replica("web", 4, 3)]
+    watched.look(10.0, _3=(100, 0, 1.0))
+    ended = list(watched.traffic.points["web", 2])
+    assert [round(point.rate) for point in ended] == [10, 0]
+    watched.look(10.0, _3=(50, 0, 1.0))
+    assert list(watched.traffic.points["web", 2]) == ended
+    of_web = {number: points for (name, number), points in watched.traffic.points.items() if name == "web"}
+    assert [plot.said for plot in plots(of_web, 3, clock.wall())] == [
+        "requests: revision 2 ended, revision 3 5.0/s",
+        "errors: revision 2 ended, revision 3 0 %",
+        "latency: revision 2 ended, revision 3 20 ms",
+    ]
+
+
+def test_what_is_not_known_of_a_look_is_told_though_something_was_counted(clock: FakeClock) -> None:
+    watched = Watched(clock)
+    watched.look(1.0)
+    watched.proxy.missing = "what web-1 served is not known"
+    watched.look(10.0, _2=(100, 0, 1.0))
+    watched.proxy.missing = ""
+    watched.look(10.0, _2=(100, 0, 1.0))
+    assert [point.whole for point in watched.traffic.points["web", 2]] == [False, True]
+    of_web = {2: watched.traffic.points["web", 2]}
+    assert plots(of_web, 2, clock.wall())[0].scale == "0 to 10.0/s, 2 min, not all counted"
+    assert plots(of_web, 2, of_web[2][0].at + 601.0)[0].scale == "0 to 10.0/s, 10 min", "until it has left the plot"
+
+
 def series(*points: tuple[float, float, float, float | None]) -> deque[Point]:
     return deque(Point(*point) for point in points)
 
@@ -146,13 +177,19 @@ def test_plots_are_lines_by_revision_and_words() -> None:
         {1: series((0.0, 5.0, 0.0, 0.02)), 2: series((60.0, 10.0, 0.5, 0.04), (120.0, 2.5, 0.0, None))}, 2, 120.0
     )
     assert [plot.said for plot in made] == [
-        "requests: revision 1 5.0/s, revision 2 2.5/s",
-        "errors: revision 1 0 %, revision 2 0 %",
-        "latency: revision 1 20 ms, revision 2 40 ms",
+        "requests: revision 1 ended, revision 2 2.5/s",
+        "errors: revision 1 ended, revision 2 0 %",
+        "latency: revision 1 ended, revision 2 none",
     ]
     assert made[0].lines[1].path == "M120.0 3.0 L240.0 36.0"
     assert [line.live for line in made[0].lines] == [False, True]
     assert made[0].scale == "0 to 10.0/s, 2 min"
+
+
+def test_parts_are_told_without_exponents() -> None:
+    assert [percent(part) for part in (0.0, 1e-7, 0.00123, 0.05, 0.5, 0.996, 1.0)] == [
+        "0 %", "<0.001 %", "0.12 %", "5 %", "50 %", "100 %", "100 %",
+    ]  # fmt: skip
 
 
 def test_latency_that_the_proxy_does_not_tell_is_left_out() -> None:
@@ -200,6 +237,15 @@ def test_the_metrics_of_what_the_journal_knows(tmp_path: Path) -> None:
     } <= lines, "and what has never happened is 0, or its first time would be no increase"
 
 
+def tallied(proxy: Any, tally: Tally) -> Any:
+    """The proxy of a project whose rollouts are counted."""
+    world = World()
+    made = replace(ports(world, MemoryJournal(FakeClock(world)), lambda config: RevisionKey("", "")), proxy=proxy)
+    wired: Any = SimpleNamespace(ports=made)  # as much of a project as this needs
+    counting(wired, tally)
+    return wired.ports.proxy
+
+
 def test_reloads_and_refusals_are_tallied() -> None:
     pool = Pool("web")
     outcomes: Iterator[bool | ProxyRejected] = iter([True, False, ProxyRejected("no")])
@@ -214,16 +260,61 @@ def test_reloads_and_refusals_are_tallied() -> None:
         def switch_all(self, pools: list[Pool]) -> list[Any]:
             return [Switched(pool, pool, reloaded=True), Switched(pool, pool, reloaded=True), ProxyRejected("no")]
 
-    world, tally = World(), Tally()
-    made = replace(ports(world, MemoryJournal(FakeClock(world)), lambda config: RevisionKey("", "")), proxy=Proxy())  # type: ignore[arg-type]
-    wired = SimpleNamespace(ports=made)
-    counting(wired, tally)  # type: ignore[arg-type]  # as much of a project as this needs
-    wired.ports.proxy.switch(pool)
-    wired.ports.proxy.switch(pool)
+    tally = Tally()
+    proxy = tallied(Proxy(), tally)
+    proxy.switch(pool)
+    proxy.switch(pool)
     with pytest.raises(ProxyRejected):
-        wired.ports.proxy.switch(pool)
-    wired.ports.proxy.switch_all([pool, pool])
+        proxy.switch(pool)
+    proxy.switch_all([pool, pool])
     assert (tally.reloads, tally.refusals) == (2, 2)
+
+
+def test_a_rollout_that_is_refused_is_one_refusal() -> None:
+    """A deploy meets it before its switch, in `prepare`; its undo may meet it once more."""
+    refused, pool = [True], Pool("web")
+
+    class Proxy:
+        def prepare(self, pool: Pool) -> None:
+            if refused[0]:
+                raise ProxyRejected("no")
+
+        def switch(self, pool: Pool) -> Switched:
+            self.prepare(pool)
+            return Switched(pool, pool)
+
+    tally = Tally()
+    proxy = tallied(Proxy(), tally)
+    for asked in (proxy.prepare, proxy.switch):
+        with pytest.raises(ProxyRejected):
+            asked(pool)
+        assert tally.refusals == 1
+    with pytest.raises(ProxyRejected):
+        proxy.prepare(Pool("api"))
+    assert tally.refusals == 2, "another service's is another one"
+    refused[0] = False
+    proxy.switch(pool)
+    refused[0] = True
+    with pytest.raises(ProxyRejected):
+        proxy.prepare(pool)
+    assert tally.refusals == 3
+
+
+def test_a_project_that_cannot_be_read_is_told_to_the_page_s_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By this header it knows the sidecar's own 503."""
+
+    def broken() -> dict[str, Any]:
+        raise Unreachable("the Docker engine does not answer")
+
+    with serving(tmp_path) as api:
+        monkeypatch.setattr(api.site.view, "status", broken)
+        answer = api.unix("GET", "/fragment")
+        whole = api.unix("GET", "/").body.decode()
+    assert answer.status == 503
+    assert answer.headers["rollout-csrf"] and b"the Docker engine does not answer" in answer.body
+    assert '<div id="connection" role="status"' in whole, "it is there before it says something"
 
 
 def test_a_rollout_is_followed_step_by_step_with_its_replicas_by_name(clock: FakeClock) -> None:

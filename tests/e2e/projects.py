@@ -401,7 +401,7 @@ class Shop:
         """The addresses that the running proxy sends to."""
         if self.edge.type == "haproxy":
             return in_force.of_haproxy(self.directory / "run/admin.sock", service)
-        return in_force.of_nginx(self.running("edge")[0].id, self.address("edge"), service)
+        return in_force.of_nginx(self.running("edge")[0].id, self.address("edge"), service, len(self.pool(service)))
 
     def keep_tags(self) -> set[str]:
         listed = docker("images", "--format", "{{.Repository}}:{{.Tag}}").splitlines()

@@ -189,10 +189,12 @@ def test_a_deploy_is_asked_for_confirmed_and_followed_on_the_page(seen: Seen, br
         page.keyboard.press("Enter")
         dialog.get_by_role("button", name="Deploy").click()
         page.get_by_text("rolling out").wait_for()
+        assert page.evaluate("document.activeElement.id") == "web-title", "the button is gone: its card has the focus"
         page.locator(".steps .running", has_text="check that they are ready").wait_for()
         page.locator(".steps .done", has_text="start").first.wait_for()
         page.get_by_text("Deploy web: done").wait_for()
         page.get_by_text("2 of 2 ready").wait_for()
+        assert page.evaluate("document.activeElement.id") == "web-title", "and keeps it"
         page.locator(".rollouts summary", has_text="deployed").first.click()
         page.locator(".receipt dt", has_text="phases").first.wait_for()
     assert seen.shop.answers() == tag
@@ -249,6 +251,36 @@ def test_what_cannot_be_done_is_told_on_the_page(seen: Seen, browser: Browser) -
         page.reload()
         page.get_by_label("Token").wait_for()
         page.get_by_role("heading", name="rollout").wait_for()
+
+
+@pytest.mark.parametrize("seen", EDGES[:1], indirect=True, ids=str)
+def test_why_nothing_new_is_shown_is_told(seen: Seen, browser: Browser) -> None:
+    """An engine that is away is not a sidecar that is; who does not see the page is told that it is old."""
+    expected = ("status of 503", "ERR_FAILED")
+    why = "<section data-part='problem'><h2>The project cannot be read</h2><p>the engine is away</p></section>"
+    html = {"Content-Type": "text/html"}
+    its_own = {**html, "Rollout-Csrf": "another"}
+    with visiting(browser, seen.url, expected=expected) as page:
+        page.locator("#web-deploy").focus()
+        told = page.get_by_role("status").get_by_text("does not answer")
+        page.route("**/fragment", lambda asked: asked.abort())
+        page.evaluate("look()")
+        told.wait_for()
+        page.unroute("**/fragment")
+        # of something between the two
+        page.route("**/fragment", lambda asked: asked.fulfill(status=503, body=why, headers=html))
+        page.evaluate("look()")
+        told.wait_for()
+        assert page.get_by_text("the engine is away").count() == 0
+        page.unroute("**/fragment")
+        page.route("**/fragment", lambda asked: asked.fulfill(status=503, body=why, headers=its_own))
+        page.evaluate("look()")
+        page.get_by_text("the engine is away").wait_for()
+        told.wait_for(state="hidden")
+        assert page.evaluate("document.activeElement.textContent") == "The project cannot be read"
+        page.unroute("**/fragment")
+        page.evaluate("look()")
+        page.locator("#web-deploy").wait_for()
 
 
 @pytest.mark.parametrize("seen", EDGES[:1], indirect=True, ids=str)

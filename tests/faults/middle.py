@@ -19,13 +19,18 @@ STEPS = ("start", "check", "switch", "drain", "stop", "start", "check", "switch"
 STARTED, SWITCHED, HALF_DONE = Point(2, "begun", "check"), Point(4, "begun", "drain"), Point(6, "begun", "start")
 MIDDLES = (STARTED, SWITCHED, HALF_DONE)
 FIRST_SWITCH = 3
+MORE = 20  # requests
 
 
 @contextmanager
 def rolling(edge: Edge, directory: Path) -> Iterator[Sweep]:
-    with running(edge, directory, **ROLLING.web) as shop, shop.load(MIX) as load:
-        load.wait_for(30)
-        yield Sweep(shop, load, ROLLING)
+    """At its end no request has failed, also none that was still under way then."""
+    with running(edge, directory, **ROLLING.web) as shop:
+        with shop.load(MIX) as load:
+            load.wait_for(30)
+            yield Sweep(shop, load, ROLLING)
+        report = load.report()
+        assert report.failed == 0, f"{report.describe()}\n{shop.describe()}"
 
 
 def spawn(shop: Shop, at: str, number: str, *argv: str) -> Running:
@@ -73,6 +78,8 @@ def true_end(done: Done, *codes: int) -> Done:
 
 
 def lossless(sweep: Sweep) -> None:
+    """So far, and it goes on: a service that answers nobody loses nothing for as long as its clients wait."""
+    sweep.load.wait_for(sweep.load.progress()["total"] + MORE)
     progress = sweep.load.progress()
     assert progress["failed"] == 0, f"{sweep.load.report().describe()}\n{sweep.shop.describe()}"
     assert {line["in_flight"] for line in sweep.shop.term_lines()} <= {0}, sweep.shop.term_lines()

@@ -78,13 +78,16 @@ COMMANDS = {
     "scale": ["up", "-d", "--no-recreate", "--scale", "web=5", "web"],
 }
 STOPS_NOTHING = {"scale"}
+HINDER_NOTHING = {"scale", "restart"}  # what was there is there again
 
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("point", MIDDLES, ids=str)
 @pytest.mark.parametrize("edge", EDGE_PAIR, ids=str)
 def test_compose_commands_in_the_middle(edge: Edge, point: Point, short_directory: Path) -> None:
-    """What Compose stops here was in use, and is the person's to lose; what rollout makes of it has to be whole."""
+    """What Compose stops here was in use, and is the person's to lose; what rollout makes of it has to be whole, and
+    what rollout stops has drained all the same."""
+    ended: dict[str, int] = {}
     with running(edge, short_directory, **ROLLING.web) as shop:
         for name, argv in COMMANDS.items():
             with shop.load(MIX) as load:
@@ -92,17 +95,24 @@ def test_compose_commands_in_the_middle(edge: Edge, point: Point, short_director
                 target, _ = sweep.targets()
                 shop.tag(target)
                 deaths = Deaths(MIX, grace=UNANSWERED)  # what was removed answers no more
+                stopped = [len(shop.term_lines())]
                 with deaths.now():
                     with stopped_at(point, shop, "deploy", "web") as run:
                         assert load.progress()["failed"] == 0, "nobody has done anything yet"
+                        stopped.append(len(shop.term_lines()))
                         shop.compose(*argv)
+                        stopped.append(len(shop.term_lines()))
                     done = true_end(run.end(), 0, 1, 5)
+                    ended[name] = done.code
                     if done.code == 0:
                         assert sweep.live_version() == target, f"{name} {point}: {done}\n{shop.describe()}"
                     else:
                         shop.rollout("deploy", "web")
                 shop.rollout("deploy", "web")
                 assert sweep.live_version() == target
+                lines = shop.term_lines()
+                by_rollout = lines[stopped[0] : stopped[1]] + lines[stopped[2] :]
+                assert by_rollout and {line["in_flight"] for line in by_rollout} <= {0}, f"{name}: {by_rollout}"
                 sweep.only_what_is_wanted(f"{name} at {point}: {done}\n{shop.describe()}")
                 with shop.load(MIX) as after:  # of the other, some may still wait for what Compose has stopped
                     after.wait_for(50)
@@ -114,6 +124,7 @@ def test_compose_commands_in_the_middle(edge: Edge, point: Point, short_director
                 assert unexplained == [], f"{name} at {point}: {lost.describe()}\n{shop.describe()}"
                 assert lost.failed == 0 or name not in STOPS_NOTHING, f"{name} at {point}: {lost.describe()}"
             shop.settled()
+    assert {name for name, code in ended.items() if code == 0} >= HINDER_NOTHING, ended
 
 
 # --- Ctrl-C ----------------------------------------------------------------------------------------------------

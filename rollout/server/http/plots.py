@@ -13,8 +13,8 @@ SHORTEST, LONGEST = 120.0, 600.0  # seconds that a plot shows
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`path` is an SVG path's `d`, `area` that of what is below it; `now` the newest value as text; `live`: of the live
-    revision."""
+    """`path` is an SVG path's `d`, `area` that of what is below it; `now` the present value as text, "ended" of a
+    revision that is gone; `live`: of the live revision."""
 
     revision: int
     path: str
@@ -54,7 +54,10 @@ def rate(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    return "0 %" if value == 0 else f"{value * 100:.2g} %"
+    part = value * 100
+    if part >= 10 or part == 0:
+        return f"{part:.0f} %"
+    return f"{part:.2g} %" if part >= 0.001 else "<0.001 %"
 
 
 def milliseconds(value: float) -> str:
@@ -75,12 +78,17 @@ def _plot(
         for revision, points in series.items()
     }
     top = max((v for points in shown.values() for _, v in points), default=0.0)
+    newest = max((points[-1].at for points in series.values() if points), default=now)
     lines = []
     for revision, points in sorted(shown.items()):
         if points:
             spots = [(_x(at, now, span), _y(v, top)) for at, v in points]
-            lines.append(Line(revision, *_paths(spots), text(points[-1][1]), revision == live))
-    return Plot(label, f"0 to {text(top)}, {span / 60:.0f} min" if top else f"{span / 60:.0f} min", lines)
+            present = text(points[-1][1]) if points[-1][0] == newest else "none"
+            ended = series[revision][-1].at < newest
+            lines.append(Line(revision, *_paths(spots), "ended" if ended else present, revision == live))
+    scale = f"0 to {text(top)}, {span / 60:.0f} min" if top else f"{span / 60:.0f} min"
+    whole = all(p.whole for points in series.values() for p in points if p.at >= now - span)
+    return Plot(label, scale if whole else f"{scale}, not all counted", lines)
 
 
 def _paths(spots: Sequence[tuple[float, float]]) -> tuple[str, str]:

@@ -21,7 +21,8 @@ function part(name, root) {
 function show(text) {
   const fresh = new DOMParser().parseFromString(`<main>${text}</main>`, "text/html").querySelector("main");
   const open = new Set([...main.querySelectorAll("details[open][id]")].map((one) => one.id));
-  const focused = document.activeElement && main.contains(document.activeElement) ? focusName(document.activeElement) : "";
+  const active = main.contains(document.activeElement) ? document.activeElement : null;
+  const heir = active && heirOf(active, cardOf(active), fresh);
   fresh.querySelectorAll("details[id]").forEach((one) => one.toggleAttribute("open", open.has(one.id)));
   const names = (root) => [...root.querySelectorAll("[data-part]")].map((one) => one.dataset.part).join("\n");
   if (names(fresh) !== names(main)) {
@@ -32,8 +33,19 @@ function show(text) {
       if (old && !one.querySelector("[data-part]") && old.innerHTML !== one.innerHTML) old.replaceChildren(...one.childNodes);
     });
   }
-  const heir = focused && document.querySelector(focused);
-  if (heir && heir !== document.activeElement) heir.focus({ preventScroll: true });
+  if (heir && main.contains(heir)) heir.focus({ preventScroll: true });
+}
+
+function cardOf(element) {
+  return element.closest("[data-part]").dataset.part;
+}
+
+// What has the focus in `root` after `element`: the same anew, else its card's heading, where Enter means nothing.
+function heirOf(element, card, root) {
+  const name = focusName(element);
+  const heir = (name && root.querySelector(name)) || (part(card, root) || root).querySelector("h2");
+  if (heir.matches("h2")) heir.tabIndex = -1;
+  return heir;
 }
 
 function focusName(element) {
@@ -58,7 +70,8 @@ async function look() {
   try {
     const answer = await fetch("/fragment", { headers: { Accept: "text/html" } });
     if (answer.status === 401) { location.assign("/login"); return; }
-    if (!answer.ok) throw new Error(answer.statusText);
+    // also what it says of a project that cannot be read, which is a 503
+    if (!answer.headers.has("Rollout-Csrf")) throw new Error("not an answer of the sidecar");
     csrf = answer.headers.get("Rollout-Csrf"); // of a sidecar that was started anew since the page was loaded
     const text = await answer.text();
     await released;
@@ -78,7 +91,7 @@ function soon(wait) {
 }
 
 function connected(yes) {
-  document.getElementById("connection").hidden = yes;
+  document.querySelector("#connection > p").hidden = yes; // within what is always there, or a screen reader is not told
 }
 
 function say(text, bad) {
@@ -118,6 +131,7 @@ async function carryOut(button, image) {
 }
 
 function confirmed(button) {
+  const card = cardOf(button);
   const dialog = document.getElementById("confirm");
   const yes = document.getElementById("confirm-yes");
   const image = document.getElementById("image");
@@ -129,8 +143,7 @@ function confirmed(button) {
   image.value = "";
   dialog.returnValue = "cancel";
   dialog.addEventListener("close", () => {
-    const still = document.getElementById(button.id);
-    if (still) still.focus();
+    heirOf(button, card, main).focus();
     if (dialog.returnValue === "yes") carryOut(button, image.value.trim());
   }, { once: true });
   dialog.showModal();
