@@ -17,6 +17,7 @@ from rollout.model import WebhookSettings
 from rollout.notify.message import signature
 from rollout.server import operations
 from rollout.server.audit import Audit
+from rollout.server.http import streams
 from rollout.server.http.webhook import HEADER, _allowed
 from rollout.server.operations import KEPT, LOADING, Asked
 from tests.api.bench import Answer, Api, connect, receipt, serving
@@ -77,6 +78,7 @@ def test_a_deploy_is_begun_recorded_and_told_to_its_end(api: Api) -> None:
         ("/v1/services/web/pause", {"now": 1}, 422),
         ("/v1/operations/99/interrupt", {}, 404),
         ("/v1/operations/99999999999999999999999999/interrupt", {}, 404),
+        (f"/v1/operations/{'9' * 5000}/interrupt", {}, 404),
     ],
 )
 def test_bad_input_changes_nothing(api: Api, path: str, body: object, status: int) -> None:
@@ -234,6 +236,29 @@ def test_what_an_operation_says_is_heard_by_its_listeners_and_by_all(tmp_path: P
         assert api.unix("GET", "/v1/events", headers={"Last-Event-ID": "x"}).status == 422
 
 
+def test_a_stream_lives_whatever_else_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "HEARTBEAT", 0.3)
+    over = threading.Event()
+    with serving(tmp_path) as api, connect(api.directory / "api.sock") as sock:
+
+        def busy() -> None:
+            while not over.wait(0.05):
+                api.site.bus(Notice("api", "busy"))
+
+        other = threading.Thread(target=busy)
+        other.start()
+        try:
+            sock.settimeout(5)
+            sock.sendall(b"GET /v1/events?service=web HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            heard = b""
+            while heard.count(b": still here") < 3:
+                heard += sock.recv(65536)
+        finally:
+            over.set()
+            other.join()
+    assert b"busy" not in heard
+
+
 def test_an_operation_that_is_interrupted_is_told_and_others_are_not(tmp_path: Path) -> None:
     begun = threading.Event()
 
@@ -261,6 +286,13 @@ def test_a_fault_of_our_own_is_one_line_and_no_traceback(tmp_path: Path) -> None
 
 
 # --- reading ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["rollouts/{}", "rollouts/{}/receipt", "operations/{}", "operations/{}/events"])
+def test_a_number_that_is_too_long_is_no_address(api: Api, path: str) -> None:
+    for digits in (19, 30, 31, 5000):
+        answer = api.unix("GET", f"/v1/{path.format('9' * digits)}")
+        assert (answer.status, answer.json["exit_code"]) == (404, 2), answer.body
 
 
 def test_past_rollouts_and_their_receipts(api: Api) -> None:

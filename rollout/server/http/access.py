@@ -110,7 +110,7 @@ def same_origin(headers: Mapping[str, str]) -> None:
     """Raise Forbidden when a browser says that another site's page asks."""
     origin = headers.get("origin")
     foreign = headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
-    if foreign or (origin is not None and urlsplit(origin).netloc != headers.get("host", "")):
+    if foreign or (origin is not None and origin.partition("://")[2] != headers.get("host", "")):
         raise Forbidden("this came from another site's page; nothing was begun")
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -23,6 +24,15 @@ from rollout.server.http.site import Site
 from rollout.spec.faults import Faults
 
 LONGEST_KEY = 200
+
+
+class _Number(IntegerConvertor):
+    """Of an operation or a rollout. Longer ones are no address: Python refuses to read thousands of digits."""
+
+    regex = "[0-9]{1,30}"
+
+
+register_url_convertor("number", _Number())
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +87,7 @@ def route(endpoint: Endpoint, site: Site) -> Route:
             return problems.answer(Bug(error))
         return found if isinstance(found, Response) else JSONResponse(found, endpoint.status)
 
-    path = endpoint.path.replace("{id}", "{id:int}")
+    path = endpoint.path.replace("{id}", "{id:number}")
     return Route(path, serve, methods=[endpoint.method], name=endpoint.name)
 
 

@@ -1,4 +1,4 @@
-"""What every request passes before it is looked at: how often, by whom, from which page, how large."""
+"""What every request passes before it is looked at: how often, by whom, from which page, how large, how slow."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Gate:
     """ASGI middleware. Puts `who`, `trusted` and `csrf` into the request's state."""
 
     def __init__(self, app: ASGIApp, access: Access, limits: Limits, clock: Clock) -> None:
-        self._app, self._access, self._limits = app, access, limits
+        self._app, self._access, self._limits, self._clock = app, access, limits, clock
         self._reads, self._writes = Bucket(limits.reads, clock), Bucket(limits.writes, clock)
         self._logins, self._webhooks = Bucket(limits.logins, clock), Bucket(limits.writes, clock)
         self._strangers = Bucket(limits.reads, clock)
@@ -51,8 +51,10 @@ class Gate:
             await answer(scope, receive, _with_headers(send))
             return
         scope["state"].update(who=visitor.who, trusted=visitor.trusted, csrf=visitor.csrf)
-        limit = self._limits.project if visitor.trusted else self._limits.body
-        await self._app(scope, bounded(receive, limit), _with_headers(send))
+        if scope["method"] not in READS:  # of the others no body is read
+            limit = self._limits.project if visitor.trusted else self._limits.body
+            receive = bounded(receive, limit, self._clock)
+        await self._app(scope, receive, _with_headers(send))
 
     def _admit(self, scope: Scope) -> Visitor:
         headers, path, reads = Headers(scope=scope), scope["path"], scope["method"] in READS

@@ -1,7 +1,8 @@
-"""How much, how often: the size of a request, and requests a second by who makes them."""
+"""How much, how long, how often: the size of a request, its time, and requests a second by who makes them."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from dataclasses import dataclass
 from starlette.types import Message, Receive
 
 from rollout.ports import Clock
-from rollout.server.http.problems import TooLarge, TooMany
+from rollout.server.http.problems import Refused, TooLarge, TooMany, TooSlow
 
 REMEMBERED = 1000  # clients
+BODY = 30.0  # seconds in which a body has to be complete
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +56,23 @@ class Bucket:
             raise TooMany("too many requests", hint=f"at most {self._rate.second:g} a second in the long run")
 
 
-def bounded(receive: Receive, limit: int) -> Receive:
-    """`receive` that raises TooLarge once a body has become longer than `limit` bytes."""
-    seen = 0
+def bounded(receive: Receive, limit: int, clock: Clock) -> Receive:
+    """`receive` that raises TooLarge once a body has become longer than `limit` bytes, TooSlow when it is not complete
+    in time, Refused when its client has gone before."""
+    seen, until, complete = 0, clock.now() + BODY, False
 
     async def limited() -> Message:
-        nonlocal seen
-        message = await receive()
+        nonlocal seen, complete
+        if complete:
+            return await receive()
+        try:
+            async with asyncio.timeout(until - clock.now()):
+                message = await receive()
+        except TimeoutError:
+            raise TooSlow(f"the request was not complete within {BODY:g} s; nothing was begun") from None
+        if message["type"] == "http.disconnect":
+            raise Refused("the request was never complete; nothing was begun")
+        complete = not message.get("more_body", False)
         seen += len(message.get("body", b""))
         if seen > limit:
             raise TooLarge(f"the request is larger than {limit:,} bytes; nothing was begun")

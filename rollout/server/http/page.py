@@ -70,11 +70,11 @@ def routes(site: Site, access: Access) -> list[Route]:
 
 
 async def _log_in(request: Request, site: Site, access: Access) -> Response:
-    form = parse_qs((await request.body()).decode(errors="replace"), max_num_fields=10)
+    form = parse_qs((await request.body()).decode(errors="replace"))
     name = access.holder(form.get("token", [""])[0])
     peer: Peer = request.scope["state"].get("peer") or Peer()
     if not name:
-        await run_in_threadpool(site.audit.write, peer.address, "login refused")
+        await run_in_threadpool(site.audit.refused, peer.address, "login refused")
         return _html("login.html", 401, refused=True)
     await run_in_threadpool(site.audit.write, f"api:{name}", "login")
     answer = RedirectResponse("/", 303)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 CONNECTIONS = 256  # at once, at each place
-FIRST_REQUEST = 10.0  # seconds in which the head of a connection's first request has to come
+REQUEST = 10.0  # seconds in which the head of a request has to come: the first, and each after an answer
+UNREAD = 60.0  # seconds in which a client has to read anything of what waits for it
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
@@ -27,10 +28,12 @@ class Peer:
 
 
 class PeerProtocol(H11Protocol):
-    """HTTP/1.1 whose requests carry their `peer` in the scope's state. Who connects and says nothing is not waited for:
-    uvicorn bounds requests, not connections, and each is an open file of the process that follows the replicas."""
+    """HTTP/1.1 whose requests carry their `peer` in the scope's state. Who asks for nothing, or reads nothing, is not
+    waited for: uvicorn bounds requests, not connections, and each is an open file of the process that follows the
+    replicas. How long an answer takes is not bounded."""
 
-    _first: asyncio.TimerHandle | None = None  # ends a connection that has asked for nothing by then
+    _timer: asyncio.TimerHandle | None = None
+    _unread = 0  # bytes that waited for the client when it was last looked at, if it was its turn
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn narrows it too
@@ -38,17 +41,45 @@ class PeerProtocol(H11Protocol):
         if len(self.connections) > CONNECTIONS:
             self.transport.abort()
         else:
-            self._first = self.loop.call_later(FIRST_REQUEST, self._close_unless_asked)
+            self._look_later()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._first is not None:
-            self._first.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         super().connection_lost(exc)
 
-    def _close_unless_asked(self) -> None:
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._look_later()  # uvicorn's own timer ends with the first byte of a head
+
+    def pause_writing(self) -> None:
+        self._unread = 0  # what waited then is not what waits now
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._unread = 0  # it reads
+        super().resume_writing()
+
+    def _look_later(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._unread = self.transport.get_write_buffer_size() if self._clients_turn() else 0
+        self._timer = self.loop.call_later(UNREAD if self._unread else REQUEST, self._look)
+
+    def _look(self) -> None:
+        unread = self.transport.get_write_buffer_size()
+        if self._clients_turn():
+            if not unread:
+                self.transport.close()
+            elif 0 < self._unread <= unread:
+                self.transport.abort()  # closing would wait for it to read
+        self._look_later()
+
+    def _clients_turn(self) -> bool:
+        """Whether no answer is being made, or none goes on before the client reads."""
         asked: object = self.cycle  # uvicorn says that it is never None, and it is until there is a request
-        if asked is None and not self.transport.is_closing():
-            self.transport.abort()
+        answered = asked is None or self.cycle.response_complete
+        return answered or self.flow.write_paused or self.transport.is_closing()
 
 
 def _peer(transport: asyncio.BaseTransport) -> Peer:

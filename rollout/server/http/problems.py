@@ -27,6 +27,10 @@ class Forbidden(Refused):
     status = 403
 
 
+class TooSlow(Refused):
+    status = 408
+
+
 class TooLarge(Refused):
     status = 413
 

@@ -72,20 +72,23 @@ async def _frames(
     woken, wake = _waker()
     with bus.listening(after, wake) as subscription:
         yield ": rollout\n\n"
+        sent = site.clock.now()
         while True:
             woken.clear()
             end = over()  # looked at first: what is said before the end is then among what is taken
             for numbered in filter(wanted, subscription.take(0)):
                 yield _frame(site.boot, numbered)
+                sent = site.clock.now()
             if end is not None:
                 yield f"event: end\ndata: {json.dumps(end)}\n\n"
             if end is not None or site.closing.is_set():
                 return
-            try:
-                async with asyncio.timeout(HEARTBEAT):
-                    await woken.wait()
-            except TimeoutError:
+            if site.clock.now() >= sent + HEARTBEAT:  # however often it was woken by what is not wanted
                 yield ": still here\n\n"
+                sent = site.clock.now()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(sent + HEARTBEAT - site.clock.now()):
+                    await woken.wait()
 
 
 def _frame(boot: str, numbered: Numbered) -> str:
