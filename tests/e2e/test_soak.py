@@ -82,6 +82,7 @@ class Operations:
     def __init__(self, shop: Shop, engine: EngineProxy, seed: int) -> None:
         self.shop, self.engine, self.random = shop, engine, random.Random(seed)
         self.done: Counter[str] = Counter()
+        self.came_of_it: Counter[str] = Counter()
         self.memory: list[int] = []  # KiB, of the largest process of each operation
         self.clean = True  # no unfinished rollout is left
         self.sidecar: Running | None = None
@@ -200,7 +201,7 @@ class Operations:
         asked = self.shop.rollout("abort", "web", code=None)
         done = run.end()
         assert (asked.code, done.code) in ((0, 1), (0, 0), (2, 0)), f"{asked}\n{done}"
-        self.done["taken back"] += done.code
+        self.came_of_it["taken back"] += done.code
 
     def new_replica_killed(self) -> None:
         """Before it has had any request: the deploy fails, and nothing is lost."""
@@ -248,7 +249,7 @@ class Operations:
         self.engine.decide = Storm(self.random.getrandbits(32), SPOILT)
         done = self.shop.rollout("deploy", "web", "--force", *WAITS, code=None)
         self.engine.decide = lambda _: None
-        self.done["calls spoilt"] += len(self.engine.spoilt)
+        self.came_of_it["calls spoilt"] += len(self.engine.spoilt)
         assert done.code in UNCHANGED | {DEPLOYED, LEAVING} and "Traceback" not in done.said, done
         self.run("deploy", "web")
 
@@ -396,7 +397,8 @@ def test_soak(edge: Edge, short_directory: Path, capsys: pytest.CaptureFixture[s
         ),
     ]
     say(table(rows))
-    say(", ".join(f"{count} {name}" for name, count in operations.done.most_common()))
+    told = (*operations.done.most_common(), *operations.came_of_it.items())
+    say(", ".join(f"{count} {name}" for name, count in told))
     operations.lost_nothing()
     assert total > 1000 and sum(operations.done.values()) >= 3
     same = ("containers", "workers", "threads")

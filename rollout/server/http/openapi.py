@@ -17,8 +17,8 @@ from rollout.spec.values import LONGEST_NAME, SERVICE_PATTERN
 REF = "#/components/schemas/{model}"
 ERRORS = {
     "401": "Not authenticated", "403": "Not allowed", "404": "No such thing", "405": "Wrong method",
-    "408": "Too slow", "409": "In the way", "413": "Too large", "415": "Not JSON", "422": "Not understood", "429": "Too many",
-    "500": "A bug", "503": "Something that is needed does not answer",
+    "408": "Too slow", "409": "In the way", "413": "Too large", "415": "Not JSON", "422": "Not understood",
+    "429": "Too many", "500": "A bug", "503": "Something that is needed does not answer",
 }  # fmt: skip
 IN_PATH = {
     "service": {"type": "string", "pattern": SERVICE_PATTERN, "maxLength": LONGEST_NAME},
