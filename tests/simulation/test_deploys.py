@@ -17,6 +17,7 @@ from rollout.model import (
     Hook,
     Hooks,
     Order,
+    Pool,
     Promotion,
     ReplicaState,
     ServiceSettings,
@@ -146,6 +147,23 @@ def test_a_failed_deploy_changes_nothing(way: ServiceSettings, bad: str) -> None
     else:  # stopped and started again: the same containers, perhaps at other addresses
         assert set(scenario.world.containers) == set(before[0])  # type: ignore[index]
     scenario.assert_settled(V1)
+
+
+@pytest.mark.parametrize("name", ["recreate", "rolling, with hooks"])
+def test_what_the_proxy_would_refuse_is_met_before_anything_is_done(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maintenance it would take: that is another part of the template."""
+
+    def refuse(proxy: FakeProxy, pool: Pool) -> None:
+        if pool.upstreams:
+            raise ProxyRejected("the config was refused")
+
+    monkeypatch.setattr(FakeProxy, "prepare", refuse)
+    scenario = Scenario(WAYS[name])
+    before = scenario.fingerprint()
+    with pytest.raises(ProxyRejected):
+        scenario.deploy(V2)
+    assert not scenario.world.stops and not scenario.world.ran
+    assert scenario.fingerprint() == before
 
 
 def test_a_failure_in_a_later_batch_brings_the_same_containers_back() -> None:

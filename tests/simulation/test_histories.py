@@ -33,6 +33,7 @@ picks = st.integers(0, 9)
 happenings = st.lists(
     st.builds(Happening, at=st.integers(1, 160), what=st.sampled_from((*DURING, *BY_OTHERS)), pick=picks), max_size=3
 )
+troubles = st.lists(st.sampled_from(("interrupt", "error", "answer lost")), min_size=1, max_size=3)
 updates = st.builds(
     UpdateConfig,
     parallelism=st.integers(0, 2),
@@ -90,6 +91,15 @@ class Histories(RuleBasedStateMachine):
         known = [r.key for r in self.history.journal.revisions(service) if r.config]
         if key in known:
             self.history.run(service, key, "rollback", meanwhile, force=False)
+
+    @rule(service=services, key=keys, at=st.integers(1, 120), again=st.integers(1, 40), troubles=troubles)
+    def a_run_that_can_be_judged(self, service: str, key: Any, at: int, again: int, troubles: list[str]) -> None:
+        """It finds everything in order and nobody meddles: its exit code is about what it met itself."""
+        self._count()
+        self.history.calm_deploy(service, key)
+        self.history.files[service].key = VERSIONS[VERSIONS.index(key) - 1]
+        meanwhile = [Happening(at + again * number, what, 0) for number, what in enumerate(troubles)]
+        self.history.run(service, self.history.files[service].key, "deploy", meanwhile, force=False)
 
     @rule(service=services, at=st.integers(1, 160), again=st.integers(1, 120))
     def crash_and_crash_in_recovery(self, service: str, at: int, again: int) -> None:
@@ -175,3 +185,4 @@ def test_whatever_happens_the_guarantees_hold(number: int, capsys: pytest.Captur
     assert done["runs that ended: crashed"] > done["runs"] * 0.05
     assert done["passes"] > 0
     assert done["exit codes judged: 0"] > done["runs"] * 0.3 and done["exit codes judged: 1"] > 2
+    assert all(done[f"exit codes judged: {code}"] > 0 for code in (4, 5, 130))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import cycle
 
 import pytest
 
@@ -12,10 +13,13 @@ from rollout.errors import Aborted, DeployFailed, NotUndone
 from rollout.events import Notice, Paused, StepStarted
 from rollout.model import (
     FailureAction,
+    HealthCheck,
     Hook,
     Hooks,
     InFlight,
+    Order,
     Pool,
+    Replica,
     ReplicaState,
     RevisionKey,
     Strategy,
@@ -23,9 +27,9 @@ from rollout.model import (
     UpdateConfig,
     Upstream,
 )
-from tests.simulation.fakes import FakeProxy
+from tests.simulation.fakes import FakeProber, FakeProxy
 from tests.simulation.scenario import V1, V2, Scenario, settings
-from tests.simulation.world import SERVICE, Container
+from tests.simulation.world import SERVICE, Container, Crash
 
 BLUE_GREEN = Strategy.BLUE_GREEN
 
@@ -34,7 +38,7 @@ def of(scenario: Scenario, key: RevisionKey) -> list[Container]:
     return [c for c in scenario.world.containers.values() if c.replica.key == key]
 
 
-def when(scenario: Scenario, step: str, happens: Callable[[], None]) -> None:
+def when(scenario: Scenario, step: str, happens: Callable[[], object]) -> None:
     """Once, as the first step of this kind begins."""
 
     def look() -> None:
@@ -58,10 +62,41 @@ def routed(scenario: Scenario) -> set[str]:
     return {upstream.host for upstream in scenario.world.loaded[SERVICE].upstreams}
 
 
+def probed(monkeypatch: pytest.MonkeyPatch, key: RevisionKey, answers: str) -> list[float]:
+    """From now on each replica of that revision passes (+) and fails (-) its probes in this order, over and over. When
+    they were probed."""
+    left: dict[str, cycle[str]] = {}
+    seen: list[float] = []
+    real = FakeProber.probe
+
+    def probe(prober: FakeProber, replica: Replica, address: str, check: HealthCheck, port: int) -> str | None:
+        if replica.key != key:
+            return real(prober, replica, address, check, port)
+        seen.append(prober.world.now)
+        return None if next(left.setdefault(replica.id, cycle(answers))) == "+" else "HTTP 503"
+
+    monkeypatch.setattr(FakeProber, "probe", probe)
+    return seen
+
+
 def test_one_that_dies_just_before_the_switch_fails_the_deploy() -> None:
     scenario = Scenario(settings(strategy=BLUE_GREEN))
     when(scenario, "switch", dies(scenario, V2))
     with pytest.raises(DeployFailed, match="ready before the switch, and no longer"):
+        scenario.deploy(V2)
+    scenario.assert_settled(V1)
+
+
+def test_one_that_would_stay_alone_and_dies_just_before_the_switch_leaves_no_empty_pool() -> None:
+    """`World.check` looks."""
+    scenario = Scenario(settings(update=UpdateConfig(order=Order.STOP_FIRST)))
+
+    def the_other_dies() -> None:
+        scenario.world.deaths_expected = True
+        scenario.world.die(of(scenario, V1)[1])
+
+    when(scenario, "switch", the_other_dies)
+    with pytest.raises(DeployFailed, match="would leave no replica in the pool"):
         scenario.deploy(V2)
     scenario.assert_settled(V1)
 
@@ -93,6 +128,117 @@ def test_batches_that_take_long_are_no_failure_once_traffic_has_moved() -> None:
     receipt = scenario.deploy(V2)
     assert receipt is not None and receipt.seconds > 600.0
     scenario.assert_settled(V2)
+
+
+HASTY = settings(progress_deadline=3.0, health=HealthCheck(path="/healthz", healthy_deadline=60.0))
+
+
+def test_one_that_boots_is_waited_for_until_the_progress_deadline_and_no_longer() -> None:
+    scenario = Scenario(HASTY)
+    scenario.world.images[V2.image_id].boot = 10.0
+    began = scenario.world.now
+    with pytest.raises(DeployFailed, match="not ready after"):
+        scenario.deploy(V2)
+    assert 3.0 <= scenario.world.now - began < 4.0
+    scenario.assert_settled(V1)
+
+
+def test_a_step_that_ends_after_the_progress_deadline_is_the_last_one() -> None:
+    """Its replicas are ready, and take no traffic."""
+    scenario = Scenario(HASTY)
+    when(scenario, "start", lambda: scenario.world.advance(4.0))
+    with pytest.raises(DeployFailed, match="progress_deadline of 3 s passed"):
+        scenario.deploy(V2)
+    scenario.assert_settled(V1)
+
+
+def test_what_a_dead_run_has_switched_is_finished_however_long_it_takes() -> None:
+    scenario = Scenario(replace(HASTY, replicas=3))
+
+    def crash() -> None:
+        raise Crash("after the first batch")
+
+    when(scenario, "drain", crash)
+    with pytest.raises(Crash):
+        scenario.deploy(V2)
+    scenario.world.images[V2.image_id].boot = 10.0
+    began = scenario.world.now
+    scenario.sync()
+    assert scenario.world.now - began > 20.0
+    scenario.assert_settled(V2)
+
+
+THRICE = HealthCheck(path="/healthz", healthy_threshold=3, healthy_deadline=5.0)
+
+
+@pytest.mark.parametrize(("answers", "probes"), [("+", 3), ("--+++", 5), ("++-+++", 6)])
+def test_ready_is_so_many_good_probes_in_a_row(answers: str, probes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = Scenario(settings(replicas=1, health=THRICE))
+    seen = probed(monkeypatch, V2, answers)
+    scenario.deploy(V2)
+    assert len(seen) == probes
+
+
+@pytest.mark.parametrize("answers", ["-+", "++-"])
+def test_fewer_good_probes_in_a_row_are_not_enough_however_often(answers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = Scenario(settings(replicas=1, health=THRICE))
+    probed(monkeypatch, V2, answers)
+    with pytest.raises(DeployFailed, match="is not ready"):
+        scenario.deploy(V2)
+    scenario.assert_settled(V1)
+
+
+@pytest.mark.parametrize(
+    ("answers", "last_break"), [("+", 0), ("+" * 20 + "-" + "+" * 99, 21)], ids=["good", "a break"]
+)
+def test_ready_is_without_a_break_for_as_long_as_min_healthy_time_says(
+    answers: str, last_break: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario = Scenario(settings(replicas=1, health=HealthCheck(path="/healthz", min_healthy_time=10.0)))
+    seen = probed(monkeypatch, V2, answers)
+    scenario.deploy(V2)
+    assert 10.0 <= seen[-1] - seen[last_break] < 11.0
+
+
+def test_two_bad_probes_in_a_row_are_no_verdict_of_the_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = Scenario(settings(replicas=1, update=UpdateConfig(monitor=60.0)))
+    when(scenario, "monitor", lambda: probed(monkeypatch, V2, "--+"))
+    scenario.deploy(V2)
+    scenario.assert_settled(V2)
+
+
+def test_three_bad_probes_in_a_row_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = Scenario(settings(replicas=1, update=UpdateConfig(monitor=60.0)))
+    when(scenario, "monitor", lambda: probed(monkeypatch, V2, "---+"))
+    with pytest.raises(DeployFailed, match="3 probes in a row failed: HTTP 503"):
+        scenario.deploy(V2)
+    scenario.assert_settled(V1)
+
+
+@pytest.mark.parametrize("strategy", Strategy)
+def test_a_death_while_monitored_fails_the_deploy(strategy: Strategy) -> None:
+    scenario = Scenario(settings(strategy=strategy, update=UpdateConfig(monitor=30.0)))
+    when(scenario, "monitor", dies(scenario, V2))
+    with pytest.raises(DeployFailed, match="failed while it was monitored"):
+        scenario.deploy(V2)
+    scenario.assert_settled(V1)
+
+
+def test_one_that_turns_ill_under_traffic_and_is_left_out_drains_before_it_is_stopped() -> None:
+    """`World.check_stop` looks."""
+    lenient = UpdateConfig(monitor=60.0, failure_action=FailureAction.CONTINUE)
+    scenario = Scenario(settings(replicas=3, strategy=BLUE_GREEN, update=lenient, drain_timeout=5.0))
+    scenario.world.drains_forever = True  # until it is cut
+
+    def turns_ill() -> None:
+        victim = of(scenario, V2)[0]
+        victim.image = replace(victim.image, healthy=False)
+        scenario.world.excuse(victim)
+
+    when(scenario, "monitor", turns_ill)
+    with pytest.raises(NotUndone, match="1 new replica"):
+        scenario.deploy(V2)
+    assert len(routed(scenario)) == 2
 
 
 def test_the_others_are_monitored_for_as_long_as_if_none_had_failed() -> None:

@@ -167,8 +167,9 @@ class World:
         same = [c.replica.number for c in self.containers.values() if c.replica.service == service]
         number = max(same, default=0) + 1
         replica = Replica(
-            replica_id, f"shop-{service}-{number}", service, number, key, ReplicaState.CREATED, created_at=self.now
-        )
+            replica_id, f"shop-{service}-{number}", service, number, key, ReplicaState.CREATED,
+            image=key.image_id, created_at=self.now,
+        )  # fmt: skip
         container = Container(replica, replace(self.images[key.image_id]))
         self.containers[replica_id] = container
         self.changes += 1

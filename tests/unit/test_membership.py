@@ -23,6 +23,7 @@ from rollout.model import (
     Pool,
     ProxySettings,
     ProxyType,
+    Relief,
     Replica,
     ReplicaState,
     Revision,
@@ -439,6 +440,27 @@ def test_a_proxy_that_is_away_ends_nothing() -> None:
             end.result(10)
     assert isinstance(gone, Warned) and gone.code == "not-followed" and "is not there" in gone.text
     assert isinstance(back, Notice) and back.text == "the replicas are followed again"
+
+
+def test_old_workers_have_as_long_as_the_service_with_the_most_patience_gives_them() -> None:
+    scenario = Scenario(settings(drain_timeout=2.0))
+    services = {"web": scenario.settings, "api": settings(name="api", drain_timeout=30.0)}
+    stop, limits = threading.Event(), list[float]()
+
+    def relieve(limit: float) -> Relief:
+        limits.append(limit)
+        stop.set()
+        return Relief()
+
+    wired = SimpleNamespace(
+        project=SimpleNamespace(services=services, proxy=ProxySettings(ProxyType.NGINX, "/c")),
+        ports=ports(scenario.world, scenario.journal, lambda _: V1),
+        proxy=SimpleNamespace(relieve=relieve),
+        state=SimpleNamespace(pass_done=lambda: None),
+    )
+    project = SimpleNamespace(wired=wired, options=None, adapt=None, take_up=bool, changed=bool)
+    Membership(project, SystemClock(), lambda event: None, Readiness()).run(stop)  # type: ignore[arg-type]
+    assert limits == [30.0]
 
 
 def test_the_log_is_one_line_an_event() -> None:

@@ -24,6 +24,7 @@ from rollout.proxies.nginx_workers import (
     read_sockets,
     remaining,
     surplus,
+    unfinished,
     workers,
 )
 from tests.clocks import HandClock
@@ -76,6 +77,25 @@ def test_an_upstream_that_changes_during_the_look_does_not_count_twice() -> None
     seen = remaining(look(both, later=[client(1), client(2), to(OTHER, 4)]), [OLD], [])
     assert seen is not None
     assert not seen.done
+
+
+@pytest.mark.parametrize(
+    ("sockets", "unpaired", "left"),
+    [
+        ([client(1), to(OTHER, 2)], False, False),
+        ([client(1), to(OTHER, 2)], True, True),
+        ([client(1)], False, True),
+        ([client(1), client(3), to(OTHER, 2)], False, True),
+        ([client(1), to(PEER, 2)], False, True),
+        ([client(1), to(("10.0.0.9", 53), 2)], False, True),
+        ([to(OTHER, 2)], True, False),
+        ([], True, False),
+    ],
+)
+def test_unfinished_is_a_worker_whose_client_may_bring_a_request(
+    sockets: list[Socket], unpaired: bool, left: bool
+) -> None:
+    assert unfinished(look([], sockets), [OLD], [PEER], unpaired) == ([1] if left else [])
 
 
 def test_nothing_is_proven_by_what_cannot_be_read() -> None:
@@ -142,6 +162,20 @@ def test_a_token_survives_as_text() -> None:
         ("http { server { location / { proxy_ignore_client_abort on; } } }", False),
         ("http { server { location / { fastcgi_ignore_client_abort off; } } }", True),
         ("http { server { location / { access_by_lua_file x.lua; } } }", False),
+        ("http { server { location / { auth_request /a; } } }", False),
+        ("http { server { location / { slice 1m; } } }", False),
+        ("http { server { location / { add_before_body /b; } } }", False),
+        ("http { server { location / { add_after_body /b; } } }", False),
+        ("http { server { location / { health_check; } } }", False),
+        ("http { server { location / { js_content main.hello; } } }", False),
+        ("http { server { location / { perl main::hello; } } }", False),
+        ("http { server { location / { ssi on; } } }", False),
+        ("http { server { location / { ssi off; } } }", True),
+        ("http { server { location / { proxy_cache_background_update on; } } }", False),
+        ("http { server { http3 on; } }", False),
+        ("http { server { listen 443 quic; } }", False),
+        ("http { server { ssl_stapling on; } }", False),
+        ("http { server { ssl_ocsp on; } }", False),
     ],
 )
 def test_when_sockets_prove_something(text: str, pairs: bool) -> None:
