@@ -37,7 +37,8 @@ def converge(ports: Ports, settings: ServiceSettings, network: str, emit: Sink, 
 
     When neither can ever work (the old containers are gone for good, or are ill themselves) the rollout is given up as
     failed: a plan begins at any world, and the deploy of a better version must not wait for what will not come back.
-    Raises NotUndone when something that may come back is in the way: the engine, the proxy, a full disk.
+    Raises NotUndone when something that may come back is in the way: the engine, the proxy, a full disk; StateError
+    when only the journal is, and somebody asked for a deploy.
     """
     record = ports.journal.unfinished(settings.name)
     if record is None:
@@ -67,6 +68,13 @@ def converge(ports: Ports, settings: ServiceSettings, network: str, emit: Sink, 
         emit(Warned(settings.name, "not-undone", f"{error.message}; going on from what is there"))
         outcome, reason = "failed", error.message
     close(run, outcome, began=began, reason=reason)
+    if not by_itself and ports.journal.unfinished(settings.name) is not None:
+        # it would be undone once more by the run after the next, whatever that has deployed meanwhile
+        raise StateError(
+            f"service {settings.name}: rollout {record.id} is over, but that could not be written down; "
+            "nothing else was begun",
+            hint="see why the journal cannot be written, then run this again",
+        )
 
 
 def _forward(run: Run) -> tuple[str, str]:
@@ -115,7 +123,6 @@ def _resume(
     run.cut = ports.journal.cut(record.id)
     run.pool_of([r.id for r in replicas], {r.id: r for r in replicas})
     run.trust(pool if _in_force(ports.proxy, pool) else None, replicas)
-    run.deadline = ports.clock.now() + settings.progress_deadline
     return run
 
 

@@ -16,7 +16,7 @@ from rollout.errors import Fault, NotUndone, ProxyRejected, ProxyUnreachable, Ro
 from rollout.model import Counted, Finding, InFlight, Pool, ProxySettings, Relief, ServiceSettings, Switched, Upstream
 from rollout.ports import Clock, ProxyProcess
 from rollout.proxies import haproxy_counters as counters
-from rollout.proxies.haproxy_answers import Server, Worker
+from rollout.proxies.haproxy_answers import Server, Target, Worker
 from rollout.proxies.haproxy_candidate import Candidates
 from rollout.proxies.haproxy_changes import Command, admit, leftovers, not_serving, retire
 from rollout.proxies.haproxy_config import ConfigDirectory, ServerLine, server_lines, structure
@@ -128,18 +128,16 @@ class HAProxy:
         return live is not None and not admit(pool.service, wanted, live) and not retire(pool.service, wanted, live)
 
     def in_flight(self, switched: Switched | None, upstreams: Sequence[Upstream]) -> InFlight:
-        service = switched.current.service if switched else None
-        names = frozenset(upstream.name for upstream in upstreams)
+        service, target = switched.current.service if switched else None, Target.of(upstreams)
         with self._found_anew():
-            first = self._look(service, names)
+            first = self._look(service, target)
             # a thread that chose the server just before it left may not have counted itself in yet
-            return self._look(service, names) if first.drained else first
+            return self._look(service, target) if first.drained else first
 
     def cut(self, switched: Switched | None, upstreams: Sequence[Upstream]) -> int:
-        service = switched.current.service if switched else None
-        names = frozenset(upstream.name for upstream in upstreams)
+        service, target = switched.current.service if switched else None, Target.of(upstreams)
         with self._found_anew():
-            return cut(self._reach(), self._process, self._clock, service, names)
+            return cut(self._reach(), self._process, self._clock, service, target)
 
     def forget(self, service: str, upstreams: Sequence[Upstream]) -> None:
         # a proxy that is gone keeps nothing; one that is back loaded the file without them
@@ -333,7 +331,7 @@ class HAProxy:
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
-    def _look(self, service: str | None, names: frozenset[str]) -> InFlight:
+    def _look(self, service: str | None, target: Target) -> InFlight:
         """One rule for every worker, serving or stopping: it is done with a server that it does not have, or that is in
         maintenance with nothing in flight. A stopping worker cannot be switched, so else it has to end first."""
         master = self._reach().master
@@ -344,7 +342,7 @@ class HAProxy:
             except Silent:
                 busy.append(pid)
                 continue
-            known = [servers[name] for name in names & servers.keys()]
+            known = target.among(servers).values()
             if any(s.in_flight or not s.in_maintenance for s in known):
                 busy.append(pid)
                 connections += sum(s.in_flight for s in known)

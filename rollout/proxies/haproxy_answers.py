@@ -4,9 +4,28 @@ ProxyUnreachable: half a table could hide a server or its sessions."""
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from rollout.errors import ProxyUnreachable
+from rollout.model import Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is to be drained: servers by name, and by address. Another name at the same address is a replica that has
+    gone, and left its address to this one."""
+
+    names: frozenset[str]
+    addresses: frozenset[str]
+
+    @classmethod
+    def of(cls, upstreams: Iterable[Upstream]) -> Target:
+        known = list(upstreams)
+        return cls(frozenset(u.name for u in known), frozenset(u.address for u in known))
+
+    def among(self, servers: Mapping[str, Server]) -> dict[str, Server]:
+        return {name: s for name, s in servers.items() if name in self.names or s.address in self.addresses}
 
 
 @dataclass(frozen=True, slots=True)

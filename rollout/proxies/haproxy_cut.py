@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 
 from rollout.ports import Clock, ProxyProcess
-from rollout.proxies.haproxy_answers import Server
+from rollout.proxies.haproxy_answers import Server, Target
 from rollout.proxies.haproxy_socket import Refused, Silent
 from rollout.proxies.haproxy_sockets import Sockets
 from rollout.waiting import DeadlinePassed, wait_for
@@ -22,23 +22,18 @@ _SESSION = re.compile(
 )
 
 
-def cut(sockets: Sockets, process: ProxyProcess, clock: Clock, service: str | None, names: frozenset[str]) -> int:
+def cut(sockets: Sockets, process: ProxyProcess, clock: Clock, service: str | None, target: Target) -> int:
     """Close the connections to these servers in every worker; how many. Raises ProxyUnreachable."""
     serving = sockets.runtime.worker().pid
     closed = 0
     for pid in sockets.master.workers():
         with contextlib.suppress(Silent):
-            known = _known(sockets, pid, service, names)
+            known = target.among(sockets.master.servers(pid, service) or {})
             if pid == serving:
                 closed += _close(sockets, known)
             elif any(server.in_flight or not server.in_maintenance for server in known.values()):
                 closed += _end(sockets, process, clock, pid, known)
     return closed
-
-
-def _known(sockets: Sockets, pid: int, service: str | None, names: frozenset[str]) -> dict[str, Server]:
-    servers = sockets.master.servers(pid, service) or {}
-    return {name: servers[name] for name in names & servers.keys()}
 
 
 def _close(sockets: Sockets, known: Mapping[str, Server]) -> int:

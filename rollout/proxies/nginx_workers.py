@@ -73,8 +73,11 @@ class Token:
 
 # With these a client connection may carry several requests at once, one request may open several upstream connections
 # or outlive its client, or a worker opens connections of its own: counting pairs then proves nothing.
-_SUBREQUESTS = frozenset({"mirror", "auth_request", "slice", "add_before_body", "add_after_body", "health_check"})
-_SWITCHES = frozenset({"http2", "http3", "ssi", "ssl_stapling", "ssl_ocsp", "proxy_cache_background_update"})
+_UNLESS_OFF = frozenset({
+    "mirror", "auth_request", "slice", "add_before_body", "add_after_body", "health_check", "ssl_ocsp",
+})  # fmt: skip
+_IF_ON = frozenset({"http2", "http3", "ssi", "ssl_stapling"})
+_IF_ON_ENDINGS = ("_ignore_client_abort", "_cache_background_update")  # proxy_, fastcgi_, uwsgi_ and scgi_
 
 
 def pids_only(config: LoadedConfig) -> str:
@@ -85,8 +88,8 @@ def pids_only(config: LoadedConfig) -> str:
             return f"keepalive_min_timeout {' '.join(directive.args)} ({directive.where})"
         name, first = directive.name, directive.args[0] if directive.args else ""
         if (
-            (name in _SUBREQUESTS and first != "off")
-            or ((name in _SWITCHES or name.endswith("_ignore_client_abort")) and first == "on")
+            (name in _UNLESS_OFF and first != "off")
+            or ((name in _IF_ON or name.endswith(_IF_ON_ENDINGS)) and first == "on")
             or (name == "listen" and ({"http2", "quic"} & set(directive.args) or first.startswith("unix:")))
             or name.startswith(("js_", "perl"))
             or "_by_lua" in name

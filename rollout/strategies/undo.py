@@ -37,14 +37,16 @@ def undo(
         added += (UNDO - 1,)
     if added:
         back.append(Check(added))
-    away = _dispose(new, routed=switched or bool(in_pool))
+    begun = switched or bool(in_pool)
     if never_both and new and (stopped or gone):
-        before = [Switch(remove=in_pool, maintenance=observed.routed <= set(in_pool))] if in_pool or switched else []
+        away = _dispose(new, routed=begun)
+        before = [Switch(remove=in_pool, maintenance=observed.routed <= set(in_pool))] if begun else []
         return Plan((*before, *away, *back, Switch(add=added)), out)
-    if added or in_pool or switched:
+    if added or begun:
         # also when the pool looks right: a switch that failed in the middle may have left another one live
         back.append(Switch(add=added, remove=in_pool, maintenance=not was_routed))
-    return Plan((*back, *away), out)
+    # what has gone left its address to a new one, perhaps, and the proxy has sent there until now
+    return Plan((*back, *_dispose(new, routed=begun or bool(stopped or gone))), out)
 
 
 def _dispose(new: Sequence[Replica], *, routed: bool) -> list[Step]:

@@ -16,7 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from rollout.model import FailureAction, Order, Promotion, Strategy, UpdateConfig
 from tests.simulation.history import SERVICES, VERSIONS, Happening, History
 
-EXAMPLES, STEPS = 64, 50  # of each of the four
+EXAMPLES, STEPS = 80, 50  # of each of the four; an example may end before its last step
+AT_LEAST = 2500  # steps of each
 
 DURING = (
     "crash", "crash", "crash", "interrupt", "error", "error", "answer lost", "disk full", "disk free",
@@ -180,7 +181,7 @@ def test_whatever_happens_the_guarantees_hold(number: int, capsys: pytest.Captur
     with capsys.disabled():
         print(f"\n{done['steps']} steps, {done['runs']} runs, {done['port calls']} port calls looked at")
         print({what: count for what, count in sorted(done.items()) if what.startswith("exit codes judged")})
-    assert done["steps"] >= EXAMPLES * STEPS * 0.8
+    assert done["steps"] >= AT_LEAST
     assert done["runs that ended: deployed"] > done["runs"] * 0.1
     assert done["runs that ended: crashed"] > done["runs"] * 0.05
     assert done["passes"] > 0

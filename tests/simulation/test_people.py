@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ from rollout.model import (
 )
 from rollout.plan import Start
 from rollout.steps.run import Ports
-from tests.simulation.fakes import Breakage, FakeProxy, ports
+from tests.simulation.fakes import Breakage, FakeProxy, MemoryJournal, ports
 from tests.simulation.history import History
 from tests.simulation.others import Others
 from tests.simulation.scenario import V1, V2, V3, Scenario, settings
@@ -517,3 +518,24 @@ def test_a_pool_that_was_written_and_never_loaded_makes_nobody_ready() -> None:
         scenario.deploy(V3)  # the world would not have one take traffic that is ill
         scenario.assert_settled(V3)
     assert shown, "no kill was between the two"
+
+
+def test_what_could_not_be_written_down_as_over_is_not_undone_over_a_later_deploy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scenario = Scenario(settings())
+    _killed_when_created(scenario)
+    finish, failures = MemoryJournal.finish, iter([StateError("the journal cannot be written: disk I/O error")])
+
+    def fail_once(journal: MemoryJournal, rollout: int, state: str, receipt: Mapping[str, Any]) -> None:
+        for error in failures:
+            raise error
+        finish(journal, rollout, state, receipt)
+
+    monkeypatch.setattr(MemoryJournal, "finish", fail_once)
+    with pytest.raises(StateError, match="rollout 1 is over, but that could not be written down"):
+        scenario.deploy(V3)
+    assert {c.replica.key for c in scenario.world.containers.values()} == {V1}
+    scenario.deploy(V3)
+    assert scenario.deploy(V3) is None
+    scenario.assert_settled(V3)

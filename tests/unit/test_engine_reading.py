@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from rollout.engines.docker import cgroup, reading
+from rollout.engines.docker import cgroup, jobs, reading
 from rollout.engines.docker.calls import matching
 from rollout.errors import EngineError
 from rollout.model import Health, Usage
@@ -68,6 +71,26 @@ def test_ipv6_is_the_address_where_there_is_no_ipv4() -> None:
 )
 def test_timestamps(text: str, seconds: float) -> None:
     assert reading.timestamp(text) == pytest.approx(seconds, abs=1e-6)
+
+
+class Printed:
+    """As much of a connection as reading a container's output needs."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+
+    def call(self, _what: str, ask: Callable[[Any], bytes], _retry: object) -> bytes:
+        return ask(SimpleNamespace(logs=lambda *_, **__: self.text))
+
+
+@pytest.mark.parametrize("odd", ["10%\r20%\r30%", "a\fb", "a\x85b", "a\u2028b", "", "done\r"])
+def test_a_line_of_output_ends_with_its_line_feed_whatever_else_is_in_it(odd: str) -> None:
+    at = "2024-05-01T10:00:0{}.000000001Z"
+    printed = "".join(f"{at.format(second)} {line}\n" for second, line in enumerate(["begun", odd, "ended"]))
+    connection: Any = Printed(printed.encode())
+    output = jobs.output(connection, "j" * 64, "")
+    assert output.lines == ("begun", odd, "ended") and output.mark == at.format(2)
+    assert jobs.output(connection, "j" * 64, output.mark).lines == ()
 
 
 def test_usage_of_both_control_group_versions_in_a_sample() -> None:

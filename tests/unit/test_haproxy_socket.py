@@ -12,7 +12,8 @@ import pytest
 
 from rollout.clock import SystemClock
 from rollout.errors import ProxyRejected, ProxyUnreachable
-from rollout.proxies.haproxy_answers import parse_info, parse_servers
+from rollout.model import Upstream
+from rollout.proxies.haproxy_answers import Target, parse_info, parse_servers
 from rollout.proxies.haproxy_socket import ControlSocket, Master, Refused, Runtime, Silent
 
 HEADER = "# pxname,svname,qcur,scur,stot,econ,eresp,wretr,wredis,status,req_tot,hrsp_5xx,srv_abrt,uweight,addr,\n"
@@ -257,3 +258,16 @@ def test_before_2_7_the_verdict_is_the_masters_count(tmp_path: Path, failed: int
 def test_a_worker_that_stops_says_so() -> None:
     assert not parse_info(INFO).stopping
     assert parse_info(INFO.replace("Stopping: 0", "Stopping: 1")).stopping
+
+
+def test_what_is_drained_is_also_whoever_has_its_address_under_another_name() -> None:
+    """A replica that has gone left its address to the one that is to be stopped: its server still sends there."""
+    rows = (
+        "web,gone,0,2,9,0,0,0,0,MAINT,9,0,0,1,172.17.0.2:8000,\n"
+        "web,other,0,1,9,0,0,0,0,no check,9,0,0,1,172.17.0.3:8000,\n"
+        "web,ours,0,0,0,0,0,0,0,MAINT,0,0,0,1,172.17.0.9:8000,\n\n"
+    )
+    servers = parse_servers(HEADER + rows)
+    assert servers is not None
+    target = Target.of([Upstream("ours", "172.17.0.2", 8000), Upstream("never-added", "172.17.0.5", 8000)])
+    assert sorted(target.among(servers)) == ["gone", "ours"]

@@ -176,6 +176,8 @@ def test_a_token_survives_as_text() -> None:
         ("http { server { listen 443 quic; } }", False),
         ("http { server { ssl_stapling on; } }", False),
         ("http { server { ssl_ocsp on; } }", False),
+        ("http { server { ssl_ocsp leaf; } }", False),
+        ("http { server { location / { fastcgi_cache_background_update on; } } }", False),
     ],
 )
 def test_when_sockets_prove_something(text: str, pairs: bool) -> None:

@@ -28,3 +28,12 @@ def test_warm_replicas_that_were_switched_to_leave_the_pool_and_stay() -> None:
     plan = undo(observed, [serving.id], [serving.id, warm.id], switched=True)
     assert plan.steps[-1:] == (Switch(add=(EXISTING,), remove=(warm.id,)),)
     assert plan.existing == (serving.id,)
+
+
+def test_new_replicas_drain_where_old_ones_have_gone() -> None:
+    """One that was removed by hand left its address to a new one, perhaps: then that had its requests."""
+    new = replica("b", NEW)
+    steps = undo(Observed(NEW, (new,), frozenset()), ["a" * 64], ["a" * 64], switched=False).steps
+    assert steps[-3:] == (Drain((new.id,)), Stop((new.id,)), Remove((new.id,)))
+    steps = undo(Observed(NEW, (replica("a", OLD), new), frozenset({"a" * 64})), ["a" * 64], ["a" * 64], False).steps
+    assert steps == (Stop((new.id,)), Remove((new.id,)))
