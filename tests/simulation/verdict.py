@@ -27,6 +27,7 @@ class Seen:
     routed: int
     containers: int
     unfinished: str  # the state of the rollout that is under way, if one is
+    in_force: bool  # the pool on disk: one that was killed in a switch may have left another there
     meddled: int  # what others have done so far, counted
 
     @property
@@ -45,6 +46,7 @@ def look(world: World, journal: Journal, service: str, meddled: int) -> Seen:
         routed=len(routed),
         containers=len(there),
         unfinished=record.state if record is not None else "",
+        in_force=world.disk.get(service) == world.loaded.get(service),
         meddled=meddled + world.happened,
     )
 
@@ -84,7 +86,7 @@ def judge(
         incomplete = 0 < after.serving[key] < wanted
         assert after.unfinished or incomplete or (tolerant and after.serving[key]), said
         return True
-    if not before.sound or before.unfinished:
+    if not before.sound or not before.in_force or before.unfinished:
         return False
     assert set(after.serving) == set(before.serving) and after.sound, said
     return True
