@@ -16,7 +16,9 @@ from rollout.ports import Clock, ExecResult
 LOOK = 0.05  # seconds between two looks whether it still may run
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 KEPT_LINES = 200
-CHUNK = 65536
+CHUNK = 8192  # bytes
+REST = 1 << 20  # bytes; the most that a pipe holds
+LONGEST_LINE = 65536  # bytes; a longer one is told in parts
 
 
 class HostPrograms:
@@ -49,7 +51,7 @@ class HostPrograms:
                 in_time = self._watch(started, output, timeout, given_up)
             finally:
                 _end(started)
-                output.read()
+                output.read(REST)
         kept = tuple(output.kept)
         if not in_time:
             raise DeployFailed(f"it took longer than {timeout:g} s and was stopped", details=kept)
@@ -61,10 +63,10 @@ class HostPrograms:
         """Until it ends, is given up, or has had its time; False for the last."""
         until = self._clock.now() + timeout
         while started.poll() is None and not given_up():
-            output.read()
             if self._clock.now() >= until:
                 return False
-            self._clock.sleep(LOOK)
+            if not output.read(CHUNK):
+                self._clock.sleep(LOOK)
         return True
 
 
@@ -79,18 +81,27 @@ class _Output:
         self.kept: deque[str] = deque(maxlen=KEPT_LINES)
         os.set_blocking(self._pipe.fileno(), False)
 
-    def read(self) -> None:
-        """What is there now."""
+    def read(self, limit: int) -> int:
+        """Tell what is there now, about so many bytes at most: a program may print faster than it is told. How many."""
+        taken = 0
         with contextlib.suppress(BlockingIOError):
-            while chunk := os.read(self._pipe.fileno(), CHUNK):
+            while taken < limit and (chunk := os.read(self._pipe.fileno(), CHUNK)):
+                taken += len(chunk)
                 *lines, self._begun = (self._begun + chunk).split(b"\n")
                 for line in lines:
                     self._tell(line)
+                if len(self._begun) > LONGEST_LINE:
+                    self._end_line()
+        return taken
 
     def close(self) -> None:
-        if self._begun:
-            self._tell(self._begun)
+        self._end_line()
         self._pipe.close()
+
+    def _end_line(self) -> None:
+        line, self._begun = self._begun, b""
+        if line:
+            self._tell(line)
 
     def _tell(self, line: bytes) -> None:
         text = line.decode(errors="replace")

@@ -5,7 +5,9 @@ and is written only after the lock is held. A child that creates containers inhe
 run which follows a killed one does not look at the world before that child is gone.
 
 The directory may be deleted while somebody has a lease. Another file of the same name would be free: so whoever has a
-lease shares a lock on a file that stays (the Compose file) as well, and the directory is made by who has that alone.
+lease has a read lock on a file that stays as well (the Compose file, at a byte of the directory's own), and while
+anybody has, nobody makes the directory. It is a lock of the open file (F_OFD_SETLK): those of flock(1), by which people
+let one script run at a time, are others.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ import fcntl
 import json
 import os
 import socket
+import struct
 import threading
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -28,6 +32,7 @@ GLANCE = 0.2  # seconds; `holder`, which only looks, has the lock for a moment
 ORPHAN_WAIT = 60.0  # seconds; longer than the calls a dead owner's child may still be making
 SYNC_WAIT = 60.0  # seconds; longer than any switch
 
+_FLOCK = struct.Struct("hhqqi4x")  # fcntl(2)'s: type, whence, start, length, pid
 _held = threading.local()  # a child of one thread must not keep the leases of another
 
 
@@ -126,6 +131,7 @@ class _Lease:
         self.service = service
         self._path = path
         self._anchor: int | None = None
+        self._byte = zlib.crc32(bytes(path.parent))  # projects may share their Compose file
         self._file: int | None = None
         with suppress(OSError):
             self._anchor = os.open(anchor, os.O_RDONLY | os.O_CLOEXEC)
@@ -158,21 +164,13 @@ class _Lease:
 
     def _opened(self) -> int | None:
         """The file; None when its directory is gone, and somebody has a lease from before."""
-        if not self._anchored(fcntl.LOCK_SH):
-            return None
         if not self._path.parent.is_dir():
-            if not self._anchored(fcntl.LOCK_EX):
+            if self._anchor is not None and _read_by_another(self._anchor, self._byte):
                 return None
             self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._anchored(fcntl.LOCK_SH)
-        return file
-
-    def _anchored(self, how: int) -> bool:
-        try:
-            return self._anchor is None or _try(self._anchor, how)
-        except OSError:
-            return True  # a file system that cannot lock what is only read: as without an anchor
+        if self._anchor is not None:
+            _read_lock(self._anchor, fcntl.F_RDLCK, self._byte)
+        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def record(self) -> dict[str, object]:
         """What the holder has signed, as far as it can be read."""
@@ -189,15 +187,31 @@ class _Lease:
 
     def close(self) -> None:
         """Frees it, whoever has inherited it: what a host command has left in the background is not the rollout."""
+        if self._file is not None:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        if self._anchor is not None:
+            _read_lock(self._anchor, fcntl.F_UNLCK, self._byte)
         for fd in self.fds:
-            with suppress(OSError):
-                fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
 
 
-def _try(fd: int, how: int = fcntl.LOCK_EX) -> bool:
+def _read_lock(fd: int, kind: int, byte: int) -> None:
+    with suppress(OSError):  # a file system without such locks: as without an anchor
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
+
+
+def _read_by_another(fd: int, byte: int) -> bool:
+    """Whether somebody has the read lock by another open file. Asked of the kernel, which needs no right to write."""
     try:
-        fcntl.flock(fd, how | fcntl.LOCK_NB)
+        answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
+    except OSError:
+        return False
+    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+
+def _try(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES):
             return False

@@ -164,12 +164,12 @@ def in_sync(service: Mapping[str, Any]) -> bool:
 
 
 def weights(service: Mapping[str, Any]) -> dict[int, float]:
-    """Revision 0 is nobody's: what the pool names and is not there."""
-    sums: Counter[int] = Counter({0: len(service["stale"])})
+    """Revision 0 is nobody's: what the pool names and is not there. One that is there and takes nothing has 0."""
+    sums: Counter[int] = Counter({0: len(service["stale"])} if service["stale"] else {})
     for replica in service["replicas"]:
         sums[replica["revision"] or 0] += replica["weight"]
     total = sum(sums.values())
-    return {revision: weight / total for revision, weight in sums.items() if weight}
+    return {revision: weight / total for revision, weight in sums.items() if total}
 
 
 def _with(project: str, values: Mapping[tuple[str, ...], float]) -> Values:

@@ -22,9 +22,11 @@ def undo(
     by_id = {r.id: r for r in observed.replicas}
     new = [r for r in observed.replicas if r.id not in set(old)]
     named = [r for r in observed.replicas if r.id in observed.routed and r.id not in was_routed]
-    in_pool = tuple(r.id for r in named if r in new or r.running)  # the dead that it named before: as they were
-    # one that the engine starts again and again is as it was
-    stopped = tuple(i for i in was_routed if i in by_id and not by_id[i].running and by_id[i].state != "restarting")
+    # the dead that it named before are as they were; of which one may be back, and be all that there is to go back to
+    in_pool = tuple(r.id for r in named if r in new or (was_routed and r.running))
+    down = [by_id[i] for i in was_routed if i in by_id and not by_id[i].running]
+    # one in the pool that the engine starts again and again is as it was
+    stopped = tuple(r.id for r in down if r.state != "restarting" or r.id not in observed.routed)
     gone = [i for i in was_routed if i not in by_id]
     out = tuple(i for i in was_routed if i in by_id and by_id[i].running and i not in observed.routed)
     back: list[Step] = []

@@ -9,6 +9,7 @@ import socket
 import ssl
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 
 from rollout.errors import LockHeld, StateError, UsageError
 from rollout.events import Warned
+from rollout.server.http import peer
 from rollout.server.http.limits import Limits, Rate
 from rollout.server.listening import Tcp, read_tokens, unix_socket
 from tests.api.bench import TOKEN, Api, connect, free_port, serving, with_token
@@ -128,6 +130,35 @@ def test_a_clients_certificate_is_a_way_in_and_its_name_is_who(certificates: Pat
         for stranger in ("", "stranger"):
             with pytest.raises(OSError):  # noqa: PT011  # of TLS or of the connection, as it happens to be told
                 asked(stranger)
+
+
+def test_a_client_over_tls_that_asks_no_more_is_let_go_without_a_word(
+    certificates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It does not answer the end of the session, as one that keeps its connection for later does not."""
+    monkeypatch.setattr(peer, "REQUEST", 0.3)
+    at = [str(certificates / name) for name in ("localhost.pem", "localhost.key", "ca.pem")]
+    tcp = Tcp(f"127.0.0.1:{free_port()}", "", at[0], at[1], at[2])
+    trust = ssl.create_default_context(cafile=certificates / "ca.pem")
+    trust.load_cert_chain(certificates / "deployer.pem", certificates / "deployer.key")
+    looks: list[int] = []
+    look = peer.PeerProtocol._look
+
+    def counted(protocol: peer.PeerProtocol) -> None:
+        looks.append(1)
+        look(protocol)
+
+    monkeypatch.setattr(peer.PeerProtocol, "_look", counted)
+    with serving(tmp_path, tcp=tcp):
+        plain = socket.create_connection(tcp.address(), timeout=20)
+        with trust.wrap_socket(plain, server_hostname="localhost") as client:
+            client.sendall(b"GET /static/icon.svg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert client.recv(65536)
+            until = time.monotonic() + 20
+            while len(looks) < 4:
+                assert time.monotonic() < until
+                time.sleep(0.02)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 # --- browsers ---------------------------------------------------------------------------------------------------

@@ -127,6 +127,27 @@ def test_what_it_leaves_in_the_background_is_not_waited_for(tmp_path: Path) -> N
         subprocess.run(["pkill", "-f", nap], check=True)
 
 
+def test_who_prints_faster_than_it_is_told_is_ended_in_time_all_the_same(tmp_path: Path) -> None:
+    bench = real(tmp_path)
+    lines = iter(range(10**9))
+
+    def slowly(_: str) -> None:
+        next(lines)
+        bench.clock.sleep(0.00002)
+
+    began = bench.clock.now()
+    with pytest.raises(DeployFailed, match="longer than 1 s"):
+        bench.host.run([script(tmp_path, "exec yes")], VARIABLES, 1.0, slowly, lambda: False)
+    assert bench.clock.now() - began < 30, "what the pipe holds at its end is told as well"
+    assert next(lines) > 100
+
+
+def test_a_line_without_an_end_is_told_in_parts(tmp_path: Path) -> None:
+    bench = real(tmp_path)
+    bench.run(script(tmp_path, "head -c 50000000 /dev/zero | tr '\\0' x"), timeout=60)
+    assert sum(map(len, bench.said)) == 50_000_000 and max(map(len, bench.said)) < 2 * host.LONGEST_LINE
+
+
 def test_a_flood_is_told_whole(tmp_path: Path) -> None:
     bench = real(tmp_path)
     result = bench.run(script(tmp_path, "seq 1 100000"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -123,6 +124,36 @@ def test_services_begin_beside_each_other_where_nothing_is_deleted(anchored: tup
     _, lock = anchored
     with lock.hold("web", "deploy", 0), lock.hold("api", "deploy", 0), lock.attempt("cache", "sync") as mine:
         assert mine
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_script_that_has_locked_the_compose_file_for_itself_may_run_it(
+    anchored: tuple[Path, FileLock], *, there: bool
+) -> None:
+    """As with `flock compose.yaml rollout deploy`."""
+    directory, lock = anchored
+    if there:
+        directory.mkdir()
+    with directory.with_name("compose.yaml").open() as script:
+        fcntl.flock(script, fcntl.LOCK_EX)
+        with lock.hold("web", "deploy", 0), lock.attempt("api", "sync") as mine:
+            assert mine
+
+
+def test_projects_that_share_their_compose_file_do_not_wait_for_each_other(anchored: tuple[Path, FileLock]) -> None:
+    directory, lock = anchored
+    another = FileLock(directory.with_name("another"), SystemClock(), str(directory.with_name("compose.yaml")))
+    with lock.hold("web", "deploy", 0), another.hold("web", "deploy", 0):
+        pass
+
+
+def test_a_compose_file_that_may_only_be_read_will_do(anchored: tuple[Path, FileLock]) -> None:
+    directory, lock = anchored
+    directory.with_name("compose.yaml").chmod(0o444)
+    with lock.hold("web", "deploy", 0):
+        shutil.rmtree(directory)
+        with lock.attempt("web", "sync") as mine:
+            assert not mine
 
 
 def test_a_file_that_is_deleted_while_it_is_waited_for_is_no_lease(anchored: tuple[Path, FileLock]) -> None:

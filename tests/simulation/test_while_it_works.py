@@ -390,3 +390,39 @@ def test_a_drain_waits_for_who_took_them_out_last(monkeypatch: pytest.MonkeyPatc
     scenario.assert_settled(V2)
     assert len(switches) == 2, "the rollout's, and the one that put it right"
     assert waited_for and all(one is switches[1] for one in waited_for)
+
+
+def test_a_version_that_was_dead_at_the_beginning_and_is_back_stays_in_the_pool() -> None:
+    scenario = Scenario(settings())
+    world = scenario.world
+    world.deaths_expected = True
+    old = list(world.containers.values())
+    for container in old:
+        world.die(container)
+    world.images[V2.image_id].healthy = False
+
+    def come_back() -> None:
+        if len(world.containers) > len(old):
+            world.on_tick = lambda: None
+            for container in old:
+                world.run(container)
+
+    world.on_tick = come_back
+    with pytest.raises(DeployFailed):
+        scenario.deploy(V2)
+    scenario.assert_settled(V1)
+
+
+def test_an_old_replica_that_is_just_restarting_is_waited_for_by_an_undo() -> None:
+    scenario = Scenario(settings(replicas=1, update=UpdateConfig(monitor=10.0)))
+    scenario.world.deaths_expected = True
+    scenario.world.images[V2.image_id].exits_after = 5.0
+    old = next(iter(scenario.world.containers.values()))
+
+    def restarts() -> None:
+        old.replica = replace(old.replica, state=ReplicaState.RESTARTING, addresses={})
+
+    when(scenario, "monitor", restarts)
+    with pytest.raises(DeployFailed, match="while it was monitored"):
+        scenario.deploy(V2)
+    scenario.assert_settled(V1)

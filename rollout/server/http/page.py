@@ -132,7 +132,7 @@ def _shares(one: dict[str, Any]) -> list[dict[str, Any]]:
     """The pool by revision, as parts of 100 that follow each other."""
     live = one["live"]["revision"] if one["live"] else None
     at, found = 0.0, []
-    for revision, share in sorted(weights(one).items()):
+    for revision, share in sorted((number, share) for number, share in weights(one).items() if share):
         part = 100.0 * share
         found.append({"revision": revision, "at": round(at, 2), "part": round(part, 2), "live": revision == live})
         at += part

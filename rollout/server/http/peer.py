@@ -63,17 +63,24 @@ class PeerProtocol(H11Protocol):
     def _look_later(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._unread = self.transport.get_write_buffer_size() if self._clients_turn() else 0
+        self._unread = self._waiting() if self._clients_turn() else 0
         self._timer = self.loop.call_later(UNREAD if self._unread else REQUEST, self._look)
 
     def _look(self) -> None:
-        unread = self.transport.get_write_buffer_size()
+        unread = self._waiting()
         if self._clients_turn():
             if not unread:
-                self.transport.close()
+                if not self.transport.is_closing():
+                    self.transport.close()
             elif 0 < self._unread <= unread:
                 self.transport.abort()  # closing would wait for it to read
         self._look_later()
+
+    def _waiting(self) -> int:
+        try:
+            return self.transport.get_write_buffer_size()
+        except AttributeError:  # asyncio's TLS transport, once it was closed twice
+            return 0
 
     def _clients_turn(self) -> bool:
         """Whether no answer is being made, or none goes on before the client reads."""
