@@ -138,10 +138,14 @@ class Edge:
                 found[name] = path.read_bytes() if path.is_file() else "folder"
         return found
 
+    def own(self) -> set[int]:
+        """The pids of nginx's master and workers: of nothing that was run beside them, and of none that has ended."""
+        return {process.pid for process in self.process.processes() if process.title.startswith("nginx: ")}
+
     def settled(self) -> set[int]:
-        """The pids of all its processes, once no worker of an earlier reload is left to end."""
+        """`own`, once no worker of an earlier reload is left to end."""
         eventually(lambda: not any("shutting down" in title for title in self.titles()) or None)
-        return {process.pid for process in self.process.processes()}
+        return self.own()
 
     def titles(self) -> list[str]:
         return [process.title for process in self.process.processes()]

@@ -134,7 +134,7 @@ def test_several_services_are_one_reload(edge: Edge) -> None:
     workers = edge.settled()
     again = adapter.switch_all([pool(one), pool(two, service="other")])
     assert [s.reloaded for s in again if isinstance(s, Switched)] == [False, False]
-    assert {p.pid for p in edge.process.processes()} == workers
+    assert edge.own() == workers
 
 
 def test_a_service_that_nginx_refuses_takes_nothing_from_the_others(old_edge: Edge) -> None:
@@ -205,7 +205,7 @@ def test_what_is_live_is_not_loaded_again(edge: Edge) -> None:
     switched = edge.adapter().switch(pool(one))
     assert not switched.reloaded
     assert switched.previous == switched.current == pool(one)
-    assert {p.pid for p in edge.process.processes()} == before
+    assert edge.own() == before
     assert edge.tree() == tree
 
 
@@ -373,7 +373,7 @@ def test_a_bad_template_changes_no_byte_and_no_worker(old_edge: Edge) -> None:
                 change(Pool("web"))
             assert edge.tree() == tree, what
             assert refused.value.details or "upstream.conf.j2" in refused.value.message, what
-    assert {p.pid for p in edge.process.processes()} == workers
+    assert edge.own() == workers
     assert served_by(edge) == "1"
 
 
@@ -397,15 +397,14 @@ def test_a_reload_that_nginx_refuses_restores_what_was(edge: Edge) -> None:
     )
     edge.apps.append(App(name, ""))
     eventually(lambda: docker("logs", name) or None)
-    tree = edge.tree()
-    workers = {p.pid for p in edge.process.processes() if p.title == "nginx: worker process"}
+    tree, workers = edge.tree(), edge.settled()
     adapter = templates(edge, PLAIN + "server { listen 81; }\n")
     with pytest.raises(ProxyRejected) as refused:
         adapter.switch(pool(two))
     assert "still could not bind()" in "\n".join(refused.value.details)
     assert not re.search(r"\d{4}/\d\d/\d\d", "\n".join(refused.value.details)), "without nginx's times"
     assert edge.tree() == tree
-    assert {p.pid for p in edge.process.processes() if p.title == "nginx: worker process"} == workers
+    assert edge.own() == workers
     assert served_by(edge) == "1"
     edge.settings = replace(edge.settings, templates="")
     assert not edge.adapter().switch(pool(one)).reloaded
