@@ -34,6 +34,11 @@ class Faults:
     def add(self, place: Place, message: str, hint: str = "") -> None:
         self.found.append((place, message, hint))
 
+    def spoil(self, *places: Place) -> bool:
+        """Whether one is at one of these, inside it, or at what it would stand in: nothing can be said of its value."""
+        found = [at for at, _message, _hint in self.found]
+        return any(place[: len(at)] == at or at[: len(place)] == place for place in places for at in found)
+
     def as_errors(self, files: Sequence[str] = ()) -> list[Fault]:
         """With the line of the user's file each one is at, where it can be found."""
         lines = [(Path(file).name, _nodes(file)) for file in files if self.found and file != "-"]

@@ -21,7 +21,7 @@ def _one(section: Mapping[str, Any], directory: str, place: Place, faults: Fault
     values = dict(section)
     if "url" in values and "url_file" in values:
         faults.add(place, "url and url_file exclude each other", "keep url_file if the address is a secret")
-    if not ("url" in values or "url_file" in values):
+    if not ("url" in values or "url_file" in values or faults.spoil(place)):
         faults.add(place, "does not say where to", "add url: https://…, or url_file: PATH if the address is a secret")
     if values.get("format") == "slack" and "secret_file" in values:
         faults.add((*place, "secret_file"), "means nothing to slack, which checks no signature", "remove it")

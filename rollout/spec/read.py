@@ -18,6 +18,7 @@ from rollout.spec.service import read_service
 KEY = "x-rollout"
 _NGINX_ONLY = ("status_port",)
 _HAPROXY_ONLY = ("socket", "master_socket")
+_BLOCKING = ((KEY, "strategy"), ("deploy", "update_config"))  # what preflight judges by
 _HOST_ONLY = ("pid_file", "binary", "main_config")
 
 
@@ -31,20 +32,18 @@ def read_project(document: Mapping[str, Any], directory: str, config: str, *, fi
     faults = Faults()
     services: Mapping[str, Any] = document.get("services") or {}
     section = _section(document, faults)
-    proxy = _proxy(section, document, directory, faults) if section else None
-    notify = read_notify(section.get("notify", ()), directory, (KEY, "notify"), faults) if section else ()
-    webhook = _webhook(section, directory, faults) if section else None
+    proxy = _proxy(section.get("proxy", {}), services, directory, faults)
+    notify = read_notify(section.get("notify", ()), directory, (KEY, "notify"), faults)
+    webhook = _webhook(section, directory, faults)
     networks = _network_names(document)
     read: dict[str, ServiceSettings] = {}
     for name, raw in services.items():
         if KEY in raw:
-            settings = read_service(name, raw, networks, faults)
-            if settings is not None:
-                read[name] = settings
+            read[name] = read_service(name, raw, networks, faults)
     if not any(KEY in raw for raw in services.values()):
         faults.add(("services",), f"no service has {KEY}", f"add {KEY}: {{ port: 8000 }} to the one to deploy")
-    if faults.found or proxy is None or section is None:
-        raise SpecError([*faults.as_errors(files), *_also_blocked(read, services, proxy)])
+    if faults.found or proxy is None:
+        raise SpecError([*faults.as_errors(files), *_also_blocked(read, services, proxy, faults)])
     return Project(str(document.get("name", "")), directory, proxy, read, config, webhook, notify)
 
 
@@ -61,12 +60,13 @@ def ensure_known(project: Project, document: Mapping[str, Any], wanted: Sequence
 
 
 def _also_blocked(
-    read: Mapping[str, ServiceSettings], services: Mapping[str, Any], proxy: ProxySettings | None
+    read: Mapping[str, ServiceSettings], services: Mapping[str, Any], proxy: ProxySettings | None, faults: Faults
 ) -> list[Fault]:
     proxy_service = proxy.service if proxy else ""
     return [
         Fault(found.where, found.message, found.fix)
         for name, settings in read.items()
+        if not faults.spoil(*(("services", name, *key) for key in _BLOCKING))
         for found in blockers(settings, services[name], proxy_service)
     ]
 
@@ -77,14 +77,14 @@ def _network_names(document: Mapping[str, Any]) -> dict[str, str]:
     return {key: str((network or {}).get("name") or f"{project}_{key}") for key, network in declared.items()}
 
 
-def _section(document: Mapping[str, Any], faults: Faults) -> dict[str, Any] | None:
+def _section(document: Mapping[str, Any], faults: Faults) -> dict[str, Any]:
     if KEY not in document:
         hint = (
             f"add {KEY}: {{ proxy: {{ type: nginx, service: edge, config: ./edge/rollout.d }} }} at the top level of "
             "the main file: Compose drops that of an included one"
         )
         faults.add((KEY,), "is missing: rollout does not know the proxy", hint)
-        return None
+        return {}
     return validate(PROJECT, document[KEY], (KEY,), faults)
 
 
@@ -92,18 +92,19 @@ def _webhook(section: Mapping[str, Any], directory: str, faults: Faults) -> Webh
     webhook = section.get("serve", {}).get("webhook")
     if webhook is None:
         return None
-    if not webhook["images"]:
+    if webhook.get("images") == ():
         faults.add((KEY, "serve", "webhook", "images"), "allows no image", "like registry.example/shop/web:*")
+    if faults.spoil((KEY, "serve", "webhook")):
+        return None
     return WebhookSettings(absolute(webhook["secret_file"], directory), webhook["images"])
 
 
 def _proxy(
-    section: Mapping[str, Any], document: Mapping[str, Any], directory: str, faults: Faults
+    section: Mapping[str, Any], services: Mapping[str, Any], directory: str, faults: Faults
 ) -> ProxySettings | None:
-    before = len(faults.found)
     place: Place = (KEY, "proxy")
-    values = dict(section["proxy"])
-    _check_where(values, document.get("services") or {}, place, faults)
+    values = dict(section)
+    _check_where(values, services, place, faults)
     _check_fitting(values, place, faults)
     for key in ("config", "templates", "pid_file", "main_config", "socket", "master_socket"):
         if key in values and not values[key].startswith("tcp:"):
@@ -111,7 +112,7 @@ def _proxy(
     if "/" in values.get("binary", ""):
         values["binary"] = absolute(values["binary"], directory)
     _check_directories(values, place, faults)
-    if len(faults.found) > before:
+    if faults.spoil(place):
         return None
     return ProxySettings(**{**values, "type": ProxyType(values["type"])})
 
@@ -120,7 +121,7 @@ def _check_where(values: Mapping[str, Any], services: Mapping[str, Any], place: 
     named = [key for key in ("service", "container", "host") if values.get(key)]
     if len(named) > 1:
         faults.add(place, f"{' and '.join(named)} exclude each other", "keep the one that says where the proxy runs")
-    if not named:
+    if not named and not faults.spoil(*((*place, key) for key in ("service", "container", "host"))):
         faults.add(place, "does not say where the proxy runs", "add service: NAME, container: NAME or host: true")
     service = values.get("service")
     if service and service not in services:
@@ -129,12 +130,12 @@ def _check_where(values: Mapping[str, Any], services: Mapping[str, Any], place: 
 
 
 def _check_fitting(values: Mapping[str, Any], place: Place, faults: Faults) -> None:
-    other = _HAPROXY_ONLY if values["type"] == ProxyType.NGINX else _NGINX_ONLY
-    for key in other:
+    others = {"": (), ProxyType.NGINX: _HAPROXY_ONLY, ProxyType.HAPROXY: _NGINX_ONLY}
+    for key in others[values.get("type", "")]:
         if key in values:
             faults.add((*place, key), f"means nothing to {values['type']}", "remove it, or change type")
     for key in _HOST_ONLY:
-        if key in values and not values.get("host"):
+        if key in values and not values.get("host") and not faults.spoil((*place, "host")):
             faults.add((*place, key), "only means something with host: true", "remove it: a container tells by itself")
 
 

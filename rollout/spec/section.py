@@ -7,6 +7,7 @@ would wait. The rules for single values are in `values`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from voluptuous import (
@@ -57,18 +58,22 @@ class Section:
         raise unknown_key(key, self.fields)
 
 
-def list_of(rule: Rule, *, alone: bool = False) -> Rule:
+class ListOf:
     """A list, as a tuple. `alone`: a text by itself is a list of one."""
-    schema = Schema(rule)
 
-    def values(value: object) -> tuple[Any, ...]:
-        listed = [value] if alone and isinstance(value, str) else value
+    def __init__(self, rule: Rule, *, alone: bool = False) -> None:
+        self.rule = rule
+        self._schema = Schema(rule)
+        self._alone = alone
+
+    def __call__(self, value: object) -> tuple[Any, ...]:
+        listed = [value] if self._alone and isinstance(value, str) else value
         if not isinstance(listed, (list, tuple)):
             raise Refused(f"must be a list, not {shown(value)}")
         found, errors = [], []
         for index, one in enumerate(listed):
             try:
-                found.append(schema(one))
+                found.append(self._schema(one))
             except MultipleInvalid as error:
                 error.prepend([index])
                 errors += error.errors
@@ -76,19 +81,33 @@ def list_of(rule: Rule, *, alone: bool = False) -> Rule:
             raise MultipleInvalid(errors)
         return tuple(found)
 
-    return values
+
+def _acceptable(rule: Rule, value: object) -> Any:
+    """Of a value what its rule takes: of a section each key, of sections in a list each in its place. Raises Invalid
+    when that is nothing."""
+    if isinstance(rule, Section) and isinstance(value, Mapping):
+        found = {}
+        for key, inner in rule.fields.items():
+            if value.get(key) is not None:
+                with suppress(Invalid):
+                    found[key] = _acceptable(inner, value[key])
+        return found
+    if isinstance(rule, ListOf) and isinstance(rule.rule, Section) and isinstance(value, list):
+        return tuple(_acceptable(rule.rule, one if isinstance(one, Mapping) else {}) for one in value)
+    return Schema(rule)(value)
 
 
-def validate(section: Section, raw: object, place: Place, faults: Faults) -> dict[str, Any] | None:
-    """The section's values, or None with its faults added. An empty section (`x-rollout:`) is one without keys. `raw`
-    is as Compose writes it, a dollar twice."""
+def validate(section: Section, raw: object, place: Place, faults: Faults) -> dict[str, Any]:
+    """The section's values; with faults, which are added, those values that have none. An empty section (`x-rollout:`)
+    is one without keys. `raw` is as Compose writes it, a dollar twice."""
+    meant = {} if raw is None else _unescaped(raw)
     try:
-        return Schema(section)({} if raw is None else _unescaped(raw))  # type: ignore[no-any-return]
+        return Schema(section)(meant)  # type: ignore[no-any-return]
     except MultipleInvalid as error:
         for one in sorted(error.errors, key=_is_missing):
             at = tuple(part if isinstance(part, (int, str)) else str(part) for part in one.path)
             faults.add((*place, *at), *_said(one, at))
-        return None
+        return _acceptable(section, meant if isinstance(meant, Mapping) else {})  # type: ignore[no-any-return]
 
 
 def _is_missing(error: Invalid) -> tuple[bool, str]:

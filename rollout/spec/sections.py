@@ -4,7 +4,7 @@ looked at where they are read."""
 from __future__ import annotations
 
 from rollout.spec import values
-from rollout.spec.section import Section, list_of
+from rollout.spec.section import ListOf, Section
 
 PORT = values.whole(1, 65535)
 
@@ -47,7 +47,7 @@ SERVICE = Section({
     "keep_warm": values.seconds,
     "keep": values.whole(1, 1000),
     "progress_deadline": values.seconds,
-    "hosts": list_of(values.host_name, alone=True),
+    "hosts": ListOf(values.host_name, alone=True),
     "balance": values.one_of("roundrobin", "leastconn", "random"),
     "keepalive": values.whole(0, 65535),
     "keepalive_timeout": values.seconds,
@@ -70,7 +70,7 @@ PROXY = Section({
 }, needed=["type", "config"])  # fmt: skip
 
 WEBHOOK = Section(
-    {"secret_file": values.file_path, "images": list_of(values.printable, alone=True)}, needed=["secret_file", "images"]
+    {"secret_file": values.file_path, "images": ListOf(values.printable, alone=True)}, needed=["secret_file", "images"]
 )
 
 NOTIFY = Section({
@@ -78,13 +78,13 @@ NOTIFY = Section({
     "url_file": values.file_path,
     "format": values.one_of("json", "slack"),
     "secret_file": values.file_path,
-    "on": list_of(
+    "on": ListOf(
         values.one_of("deployed", "undone", "aborted", "interrupted", "failed", "unfinished", "held", "paused"),
         alone=True,
     ),
 })  # fmt: skip
 
-PROJECT = Section({"proxy": PROXY, "serve": Section({"webhook": WEBHOOK}), "notify": list_of(NOTIFY)}, needed=["proxy"])
+PROJECT = Section({"proxy": PROXY, "serve": Section({"webhook": WEBHOOK}), "notify": ListOf(NOTIFY)}, needed=["proxy"])
 
 # Compose's own: what it does not know it refuses itself, but it takes times that are negative
 HEALTHCHECK = Section({

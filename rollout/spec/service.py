@@ -29,17 +29,17 @@ DOCKER_INTERVAL = 30.0
 DOCKER_TIMEOUT = 30.0
 DOCKER_RETRIES = 3
 DOCKER_GRACE = "10s"  # between SIGTERM and SIGKILL
+_TIMES = ("health", "progress_deadline", "keepalive_timeout")  # what check_times compares
 SHORTEST_DEADLINE = 60.0
 SHORTEST_INTERVAL = 60.0  # seconds between two questions to a registry
 
 
-def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Faults) -> ServiceSettings | None:
-    """The settings of a service that has `x-rollout`; None when there are faults, which are added.
+def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Faults) -> ServiceSettings:
+    """The settings of a service that has `x-rollout`. Faults are added: what has one is as if it were not written.
 
     `networks` maps the project's network keys to the engine's names.
     """
     place: Place = ("services", name)
-    before = len(faults.found)
     _check(service_name, name, place, faults)
     _check(image, raw.get("image") or "none", (*place, "image"), faults)
     grace = raw.get("stop_grace_period")
@@ -50,21 +50,18 @@ def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Fault
     update = _update(deploy.get("update_config"), (*place, "deploy", "update_config"), faults)
     back = deploy.get("rollback_config")
     rollback = _update(back, (*place, "deploy", "rollback_config"), faults) if back else None
-    if section is None:
-        return None
     port = section.get("port") or _exposed_port(raw, (*place, "x-rollout", "port"), faults)
     health = _health(section.get("health", {}), check, (*place, "x-rollout", "health"), faults)
     hooks = read_hooks(section.get("hooks", {}), (*place, "x-rollout", "hooks"), faults)
     strategy = Strategy(section.get("strategy", Strategy.ROLLING))
     promotion = Promotion(section.get("promotion", Promotion.AUTO))
-    if promotion is Promotion.MANUAL and strategy is not Strategy.BLUE_GREEN:
+    unknown = faults.spoil((*place, "x-rollout", "strategy"))
+    if promotion is Promotion.MANUAL and strategy is not Strategy.BLUE_GREEN and not unknown:
         hint = "write strategy: blue-green, which has one switch to wait before"
         faults.add((*place, "x-rollout", "promotion"), f"manual means nothing to {strategy}", hint)
     chosen = _of(section, "drain_timeout", "keep_warm", "keep", "progress_deadline")
     chosen.setdefault("progress_deadline", max(600.0, 2 * health.healthy_deadline))
     schedule = _schedule(section.get("schedule"), raw, (*place, "x-rollout", "schedule"), faults)
-    if len(faults.found) > before:
-        return None
     settings = ServiceSettings(
         name=name,
         port=port,
@@ -85,7 +82,8 @@ def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Fault
         schedule=schedule,
         **chosen,
     )
-    check_times(settings, place, faults)
+    if not faults.spoil(*((*place, "x-rollout", key) for key in _TIMES)):
+        check_times(settings, place, faults)
     return settings
 
 
@@ -143,7 +141,7 @@ def _health(section: Raw, check: Raw | None, place: Place, faults: Faults) -> He
     asked = [key for key in ("path", "tcp", "command") if section.get(key)]
     if len(asked) > 1:
         faults.add(place, f"{' and '.join(asked)} exclude each other", "keep one: path, tcp or command")
-    if not section.get("path"):
+    if not section.get("path") and not faults.spoil((*place, "path")):
         for key in ("host", "headers", "expect"):
             if section.get(key):
                 faults.add((*place, key), "only means something with path", "add path: /healthz, or remove it")
@@ -162,7 +160,7 @@ def _schedule(section: Raw | None, raw: Raw, place: Place, faults: Faults) -> Sc
         faults.add(place, "the service names no image, so there is no registry to ask", "add image, or remove schedule")
     if "@" in reference:
         faults.add(place, "the image is named by its digest, which never changes", "name it by a tag, like app:1")
-    interval: float = section["interval"]
+    interval: float = section.get("interval", SHORTEST_INTERVAL)
     if interval < SHORTEST_INTERVAL:
         hint = f"write {SHORTEST_INTERVAL:g}s or more, like 1h: registries limit how often they answer"
         faults.add((*place, "interval"), f"{interval:g}s is too often", hint)
@@ -182,15 +180,13 @@ def _healthcheck(raw: Raw, place: Place, faults: Faults) -> Raw | None:
     check = raw.get("healthcheck")
     if not check or check.get("disable") or check.get("test") in (["NONE"], "NONE"):
         return None
-    return {"test": check.get("test"), **(validate(HEALTHCHECK, check, place, faults) or {})}
+    return {"test": check.get("test"), **validate(HEALTHCHECK, check, place, faults)}
 
 
 def _update(raw: Raw | None, place: Place, faults: Faults) -> UpdateConfig:
     if not raw:
         return UpdateConfig()
     values = validate(UPDATE, raw, place, faults)
-    if values is None:
-        return UpdateConfig()
     if "order" in values:
         values["order"] = Order(values["order"])
     if "failure_action" in values:
@@ -199,6 +195,8 @@ def _update(raw: Raw | None, place: Place, faults: Faults) -> UpdateConfig:
 
 
 def _exposed_port(raw: Raw, place: Place, faults: Faults) -> int:
+    if faults.spoil(place):
+        return 0
     exposed = {str(entry).removesuffix("/tcp") for entry in raw.get("expose") or ()}
     exposed = {entry for entry in exposed if not entry.endswith("/udp")}
     only = next(iter(exposed)) if len(exposed) == 1 else ""

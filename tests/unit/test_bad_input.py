@@ -314,7 +314,7 @@ def test_every_fault_of_a_list_comes_at_once(directory: Path) -> None:
     both = [{"url": "ftp://x"}, {"format": "json"}, {"ulr": 1, "format": "teams"}]
     document = changed(GOOD, {"x-rollout/notify": both})
     assert [fault.path for fault in faults_of(document, directory)] == [
-        "x-rollout.notify[0].url", "x-rollout.notify[2].ulr", "x-rollout.notify[2].format",
+        "x-rollout.notify[0].url", "x-rollout.notify[2].ulr", "x-rollout.notify[2].format", "x-rollout.notify[1]",
     ]  # fmt: skip
 
 
@@ -343,6 +343,63 @@ def test_every_fault_of_a_file_comes_at_once(directory: Path) -> None:
         "services.web.deploy.update_config.order",
         "services.other.x-rollout.port",
     ]
+
+
+def test_what_values_mean_together_is_told_with_values_that_are_refused(directory: Path) -> None:
+    document = changed(
+        GOOD,
+        {
+            **p("status_prot", 1),
+            **p("socket", "/run/haproxy.sock"),
+            **p("service", "egde"),
+            "x-rollout/serve": {"webhook": {"secret_file": "./secret", "images": []}, "wbehook": {}},
+            **w("prot", 1),
+            **w("promotion", "manual"),
+            **w("progress_deadline", "10s"),
+            **w("hooks", {"pre_deploy": {"command": ["x"], "host_command": ["y"], "timeout": "0s"}, "pre_stop": {}}),
+            **w("schedule", {"interval": "1s", "jittre": "1s"}),
+            **s("ports", [{"target": 80, "published": "8080"}]),
+        },
+    )
+    assert [fault.path for fault in faults_of(document, directory)] == [
+        "x-rollout.proxy.status_prot",
+        "x-rollout.serve.wbehook",
+        "x-rollout.proxy.service",
+        "x-rollout.proxy.socket",
+        "x-rollout.serve.webhook.images",
+        "services.web.x-rollout.prot",
+        "services.web.x-rollout.schedule.jittre",
+        "services.web.x-rollout.hooks.pre_deploy",
+        "services.web.x-rollout.hooks.pre_deploy.timeout",
+        "services.web.x-rollout.hooks.pre_stop",
+        "services.web.x-rollout.promotion",
+        "services.web.x-rollout.schedule.interval",
+        "services.web.x-rollout.progress_deadline",
+        "services.web.ports[0]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "paths"),
+    [
+        ({**w("strategy", "blue"), **w("promotion", "manual"), **s("container_name", "web")}, [f"{WEB}.strategy"]),
+        ({**h("path", "no-slash"), **h("host", "shop.example")}, [f"{WEB}.health.path"]),
+        (w("port", "none"), [f"{WEB}.port"]),
+        (w("hooks", {"pre_stop": {"command": 1}}), [f"{WEB}.hooks.pre_stop.command"]),
+        (w("hooks", {"pre_stop": "x"}), [f"{WEB}.hooks.pre_stop"]),
+        ({**h("interval", "soon"), **h("timeout", "90s")}, [f"{WEB}.health.interval"]),
+        ({**p("type", "caddy"), **p("socket", "/x.sock")}, [f"{PROXY}.type"]),
+        (p("service", 1), [f"{PROXY}.service"]),
+        ({**p("host", "si"), "-x-rollout/proxy/service": None, **p("pid_file", "/x")}, [f"{PROXY}.host"]),
+        ({"services/web/x-rollout": "port"}, [WEB]),
+        ({"x-rollout": "proxy"}, ["x-rollout"]),
+        ({"x-rollout/notify": ["x"]}, [NOTIFY]),
+    ],
+)
+def test_a_value_that_is_refused_is_not_told_as_missing_too(
+    directory: Path, changes: Changes, paths: list[str]
+) -> None:
+    assert [fault.path for fault in faults_of(changed(GOOD, changes), directory)] == paths
 
 
 def test_a_fault_names_the_line_of_the_users_own_file(directory: Path) -> None:
