@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rollout.errors import ComposeError
+from rollout.paths import absolute, expanded, is_file
 
 SYSTEM_PLUGINS = (
     "/usr/local/lib/docker/cli-plugins",
@@ -36,7 +37,7 @@ def find_program(environment: Mapping[str, str], system: Sequence[str] = SYSTEM_
     """
     for directory in (*_user_plugins(environment), *system):
         plugin = Path(directory, "docker-compose")
-        if _is_file(plugin) and os.access(plugin, os.X_OK):
+        if is_file(plugin) and os.access(plugin, os.X_OK):
             return (str(plugin),)
     path = environment.get("PATH")
     docker = shutil.which("docker", path=path)
@@ -51,7 +52,7 @@ def find_program(environment: Mapping[str, str], system: Sequence[str] = SYSTEM_
 
 
 def _user_plugins(environment: Mapping[str, str]) -> list[str]:
-    home = environment.get("HOME") or os.path.expanduser("~")  # noqa: PTH111  # nobody need have one
+    home = environment.get("HOME") or expanded("~")
     config = environment.get("DOCKER_CONFIG") or str(Path(home, ".docker"))
     extra: list[str] = []
     try:
@@ -100,11 +101,6 @@ def find_directory(given: str, files: Sequence[str], cwd: str) -> str:
     return str(Path(files[0]).parent) if files and files[0] != "-" else absolute("", cwd)
 
 
-def absolute(path: str, directory: str) -> str:
-    """The path as seen from `directory`; symbolic links stay as they are, as in Compose's labels."""
-    return os.path.normpath(Path(directory, path).absolute())
-
-
 def named_env_files(given: Sequence[str], environment: Mapping[str, str], cwd: str) -> tuple[str, ...]:
     """The environment files that the user names, absolute: `--env-file`, else COMPOSE_ENV_FILES. Seen from here, not
     from the project directory."""
@@ -140,8 +136,4 @@ def _search_upwards(cwd: str) -> tuple[str, ...]:
 
 
 def _first_file(directory: Path, names: Sequence[str]) -> str:
-    return next((str(directory / n) for n in names if _is_file(directory / n)), "")
-
-
-def _is_file(path: Path) -> bool:
-    return os.path.isfile(path)  # noqa: PTH113  # pathlib raises where one may not look
+    return next((str(directory / n) for n in names if is_file(directory / n)), "")

@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rollout.compose.find import DEFAULT_FILES, DEFAULT_OVERRIDES, absolute, dotenv_value, named_env_files
+from rollout.compose.find import DEFAULT_FILES, DEFAULT_OVERRIDES, dotenv_value, named_env_files
+from rollout.paths import absolute, expanded
 
 
 def sources(files: Sequence[str], env_files: Sequence[str], directory: str) -> tuple[Path, ...]:
@@ -70,7 +71,7 @@ def _env_files(document: dict[str, Any], base: str) -> Iterator[str]:
     for part in (*_includes(document), *_services(document)):
         for entry in _list(part.get("env_file")):
             names = _names(entry.get("path") if isinstance(entry, dict) else entry)
-            yield from (absolute(os.path.expanduser(name), base) for name in names)  # noqa: PTH111  # does not raise
+            yield from (absolute(expanded(name), base) for name in names)
 
 
 def _includes(document: dict[str, Any]) -> list[dict[str, Any]]:

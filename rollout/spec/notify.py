@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rollout.model import NotifySettings
+from rollout.paths import absolute, expanded, is_file
 from rollout.spec.faults import Faults, Place
-from rollout.spec.paths import absolute, is_file
 
 
 def read_notify(
@@ -29,7 +29,7 @@ def _one(section: Mapping[str, Any], directory: str, place: Place, faults: Fault
         faults.add((*place, "on"), "names no outcome", "remove it for all of them")
     for key in ("url_file", "secret_file"):
         if key in values:
-            values[key] = absolute(values[key], directory)
+            values[key] = absolute(expanded(values[key]), directory)
             _check_file(values[key], (*place, key), faults)
     return NotifySettings(**values)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from rollout.errors import Fault, SpecError, UsageError
 from rollout.model import Project, ProxySettings, ProxyType, ServiceSettings, WebhookSettings
+from rollout.paths import absolute, exists, expanded, is_directory
 from rollout.preflight import blockers
 from rollout.spec.faults import Faults, Place, did_you_mean
 from rollout.spec.notify import read_notify
-from rollout.spec.paths import absolute, exists, is_directory
 from rollout.spec.section import validate
 from rollout.spec.sections import PROJECT
 from rollout.spec.service import read_service
@@ -96,7 +96,7 @@ def _webhook(section: Mapping[str, Any], directory: str, faults: Faults) -> Webh
         faults.add((KEY, "serve", "webhook", "images"), "allows no image", "like registry.example/shop/web:*")
     if faults.spoil((KEY, "serve", "webhook")):
         return None
-    return WebhookSettings(absolute(webhook["secret_file"], directory), webhook["images"])
+    return WebhookSettings(absolute(expanded(webhook["secret_file"]), directory), webhook["images"])
 
 
 def _proxy(
@@ -108,9 +108,9 @@ def _proxy(
     _check_fitting(values, place, faults)
     for key in ("config", "templates", "pid_file", "main_config", "socket", "master_socket"):
         if key in values and not values[key].startswith("tcp:"):
-            values[key] = absolute(values[key], directory)
+            values[key] = absolute(expanded(values[key]), directory)
     if "/" in values.get("binary", ""):
-        values["binary"] = absolute(values["binary"], directory)
+        values["binary"] = absolute(expanded(values["binary"]), directory)
     _check_directories(values, place, faults)
     if faults.spoil(place):
         return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+from rollout.paths import is_directory
 from rollout.watch.ignored import Matches, is_passing, left_out
 
 
@@ -99,7 +100,7 @@ def _of_build(section: Mapping[str, Any]) -> tuple[BuildContext, ...]:
 
 def _is_local(context: str) -> bool:
     """Elsewhere are git repositories and other images. One that may not be looked at is none; pathlib would raise."""
-    return Path(context).is_absolute() and os.path.isdir(context)  # noqa: PTH112
+    return Path(context).is_absolute() and is_directory(context)
 
 
 def _within(path: str, directory: str) -> bool:

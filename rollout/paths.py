@@ -8,11 +8,16 @@ from pathlib import Path
 
 
 def absolute(path: str, directory: str) -> str:
-    """The path as seen from `directory`, `~` and `..` resolved."""
-    return os.path.normpath(Path(directory, os.path.expanduser(path)))  # noqa: PTH111
+    """The path as seen from `directory`, `..` resolved; symbolic links stay as they are, as in Compose's labels."""
+    return os.path.normpath(Path(directory, path).absolute())
 
 
-def is_file(path: str) -> bool:
+def expanded(path: str) -> str:
+    """`~` as the home it means; where there is none it stays."""
+    return os.path.expanduser(path)  # noqa: PTH111
+
+
+def is_file(path: str | Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113
 
 
