@@ -119,7 +119,7 @@ def only_more(before: Pool | None, after: Pool) -> bool:
 @dataclass(slots=True)
 class Pass:
     """What one pass leaves to others. `held`: services that another has the lease of. `unsettled`: those that need
-    `sync_once`, a dead run's rollout or warm replicas whose time is over. `unproven`: replicas to be probed.
+    `sync_once` as well: a dead run's rollout, or warm replicas whose time is over. `unproven`: replicas to be probed.
     `postponed`: services that only more replicas have come to. `waiting`: services whose pool is not yet what it should
     be, whyever (those `held`, `postponed`, or refused by the proxy). `reloaded`: whether the proxy was reloaded."""
 
@@ -165,9 +165,9 @@ class Controller:
         fingerprints = self._ports.proxy.fingerprints([one.service for one in seen])
         wrong, urgent = [], additions
         for one in seen:
-            if self._left_to_others(one, done):
+            if self._is_held(one, done):
                 continue
-            decision = self._decide(one)
+            decision = self._decide(self._as_it_was_left(one))
             done.unproven += decision.unproven
             self._tell_whether_ready(one, decision, hinted=concerned is not None)
             pool = decision.pool  # none: nothing is ready, and to load the last one anew would help nobody
@@ -192,8 +192,8 @@ class Controller:
             before: list[Pool] = []
             pools: list[Pool] = []
             for one in self._sure_of_those_that_come(self._look([one.settings for one in mine], restarted)):
-                pool = self._decide(one).pool
-                if pool is not None and not self._unsettled(one):
+                pool = self._decide(self._as_it_was_left(one)).pool
+                if pool is not None:
                     pools.append(pool)
                     before.append(one.pool or Pool(one.service, (), pool.options))
             if not pools:
@@ -291,12 +291,20 @@ class Controller:
         there = {upstream_name(replica) for one in seen for replica in one.replicas}
         self._started = {name: at for name, at in self._started.items() if name in there}
 
-    def _left_to_others(self, one: Seen, done: Pass) -> bool:
+    def _is_held(self, one: Seen, done: Pass) -> bool:
+        """Whether a rollout is under way. What was left so is for `sync_once`, its pool is followed until then."""
         if not self._unsettled(one):
             return False
         with self._ports.lock.attempt(one.service, RECOVERY) as free:
             (done.unsettled if free else done.held).add(one.service)
-        return True
+        return not free
+
+    def _as_it_was_left(self, one: Seen) -> Seen:
+        """Between two revisions by a run that died: what has gone leaves the pool, who comes in is for its recovery."""
+        if one.unfinished is None or not self._unsettled(one):
+            return one
+        routed = routed_ids(one.pool, one.replicas)
+        return replace(one, replicas=[replica for replica in one.replicas if replica.id in routed])
 
     def _unsettled(self, one: Seen) -> bool:
         """Whether a rollout of this service is under way or was left so, or warm replicas have been kept long enough.

@@ -36,14 +36,21 @@ class Request:
 
 
 def deploy(
-    ports: Ports, settings: ServiceSettings, request: Request, emit: Sink, interrupted: Callable[[], bool]
+    ports: Ports,
+    settings: ServiceSettings,
+    request: Request,
+    emit: Sink,
+    interrupted: Callable[[], bool],
+    at_its_turn: Callable[[], Request] | None = None,
 ) -> Receipt | None:
     """Bring the service to the requested revision; None when it is there already. Raises a RolloutError otherwise: its
-    type says whether the service is as it was (DeployFailed) or not (NotUndone)."""
+    type says whether the service is as it was (DeployFailed) or not (NotUndone). `at_its_turn` may answer another
+    request, once nobody else works on the service."""
     settings = _settings_for(request.what, settings)
     with ports.lock.hold(settings.name, request.what, request.wait_lock):
         network = ports.proxy.network(settings)
         recover.converge(ports, settings, network, emit)
+        request = at_its_turn() if at_its_turn is not None else request
         run = _observe(ports, settings, request, network, emit, interrupted)
         membership.sync(run, render=False)
         warm.retire_expired(run, request.key)

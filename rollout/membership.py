@@ -36,7 +36,8 @@ def belonging(
     joins is its own decision.
 
     Where no container is left of either (a first run; `docker compose up` recreated all of them) it is what there is;
-    also where none of them runs and which revision should is not known.
+    also where none of them runs and which revision should is not known. From then on that is the revision: one of which
+    no container is left is nobody's any more, whoever deployed it.
     """
     resting = frozenset(warm.replicas) if warm is not None else frozenset[str]()
     there = [r for r in replicas if r.id not in resting]
@@ -44,6 +45,8 @@ def belonging(
     if unfinished is not None:
         live = None
         there = [r for r in there if r.id in routed or r.id in unfinished.old]
+    if live is not None and not any(r.key == live.key for r in there):
+        live = None
     keys = {live.key} if live is not None else {r.key for r in there if r.id in routed}
     mine = [r for r in there if r.id in routed or r.key in keys]
     running = [r for r in mine if r.running]

@@ -77,7 +77,7 @@ def rollback_target(project: Project, revision: Revision, images: Images, engine
     return _stored(project, revision, RevisionKey(hashes(config)[service], key.image_id), config)
 
 
-def choose_revision(journal: Journal, service: str, number: int | None) -> Revision:
+def choose_revision(journal: Journal, service: str, number: int | None, live: Revision | None) -> Revision:
     """The revision with this number, without one the revision deployed before the live one. Raises UsageError."""
     known = {r.number: r for r in journal.revisions(service)}
     if number is not None:
@@ -85,7 +85,6 @@ def choose_revision(journal: Journal, service: str, number: int | None) -> Revis
             there = ", ".join(str(n) for n in known) or "none"
             raise UsageError(f"service {service} has no revision {number}", hint=f"there are: {there}")
         return known[number]
-    live = journal.live(service)
     for candidate in _served(journal.history(service, SEARCHED)):
         if candidate in known and (live is None or candidate != live.number):
             return known[candidate]
@@ -96,11 +95,12 @@ def choose_revision(journal: Journal, service: str, number: int | None) -> Revis
 
 
 def live_revision(journal: Journal, service: str, replicas: Sequence[Replica], pool: Pool | None) -> Revision | None:
-    """The revision that serves: the one deployed last, else the one whose replicas are in the pool. None: not known."""
+    """The revision that serves: the one deployed last, or, where others have replaced all that was left of it, the one
+    whose replicas are in the pool. None: not known."""
     live = journal.live(service)
-    if live is not None:
-        return live
     routed = routed_ids(pool, replicas)
+    if live is not None and (not routed or any(replica.key == live.key for replica in replicas)):
+        return live
     keys = {replica.key for replica in replicas if replica.id in routed}
     return next((revision for revision in journal.revisions(service) if revision.key in keys), None)
 

@@ -10,7 +10,7 @@ from rollout.deploy import Request
 from rollout.deploy import deploy as carry_out
 from rollout.errors import Interrupted
 from rollout.events import Sink
-from rollout.model import Finding
+from rollout.model import Finding, Revision
 from rollout.receipt import Receipt
 from rollout.report.relay import Relay
 from rollout.wiring import Wired
@@ -55,14 +55,28 @@ def prepare(wired: Wired, wanted: Sequence[str], wishes: Wishes) -> Prepared:
 def rollback(
     wired: Wired, service: str, number: int | None, emit: Sink, interrupted: Asked, *, wait_lock: float = 0.0
 ) -> Receipt | None:
-    """Go back to the revision with this number, without one to the one before the live one. None: it is live already.
+    """Go back to the revision with this number, without one to the one before the live one, as that is when its turn
+    comes: a deploy may be under way. None: it is live already.
     Raises UsageError, ImageNotFound, and what `deploy` raises."""
     ports = wired.ports
-    revision = targets.choose_revision(ports.journal, service, number)
-    request = targets.rollback_target(wired.project, revision, ports.images, ports.engine, wired.compose.hashes)
+
+    def choose() -> Revision:
+        live = targets.live_revision(ports.journal, service, ports.engine.replicas(service), ports.proxy.pool(service))
+        return targets.choose_revision(ports.journal, service, number, live)
+
+    def request_for(revision: Revision) -> Request:
+        hashes = wired.compose.hashes
+        request = targets.rollback_target(wired.project, revision, ports.images, ports.engine, hashes)
+        return replace(request, wait_lock=wait_lock)
+
+    def at_its_turn() -> Request:
+        now = choose()
+        return request if now == chosen else request_for(now)
+
+    chosen = choose()
+    request = request_for(chosen)
     told = Relay(emit, wired.proxy.findings)
-    request = replace(request, wait_lock=wait_lock)
-    return carry_out(ports, wired.project.services[service], request, told, interrupted)
+    return carry_out(ports, wired.project.services[service], request, told, interrupted, at_its_turn)
 
 
 def sync(

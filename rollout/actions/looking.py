@@ -41,11 +41,12 @@ def rollout(wired: Wired, number: int) -> dict[str, Any] | None:
 
 def revisions(wired: Wired, service: str) -> list[dict[str, Any]]:
     """The service's revisions, newest first."""
-    live = wired.ports.journal.live(service)
+    ports = wired.ports
+    live = live_revision(ports.journal, service, ports.engine.replicas(service), ports.proxy.pool(service))
     return [
         {"revision": r.number, "image": r.image, **asdict(r.key), "created_at": r.created_at,
          "live": live is not None and r.number == live.number}
-        for r in wired.ports.journal.revisions(service)
+        for r in ports.journal.revisions(service)
     ]  # fmt: skip
 
 

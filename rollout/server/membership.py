@@ -101,9 +101,9 @@ class Membership:
             self._emit(Notice("", "the replicas are followed again"))
         self._trouble, self._pause = "", TROUBLE_PAUSE
         looked_at = set(services if concerned is None else concerned)
-        self._readiness.heard(looked_at - done.held - done.unsettled, done.unproven)
+        self._readiness.heard(looked_at - done.held, done.unproven)
         # whose pool waits has proved itself; whom another has the lease of was not decided about
-        proving.want(done.unproven, looked_at - done.waiting - done.held - done.unsettled)
+        proving.want(done.unproven, looked_at - done.waiting - done.held)
         self._leave(done)
 
     def _relieve(self, services: Mapping[str, ServiceSettings]) -> None:

@@ -153,8 +153,9 @@ def ready_count(service: Mapping[str, Any]) -> int:
 
 
 def in_sync(service: Mapping[str, Any]) -> bool:
-    """Whether the pool is the ready replicas of the live revision, or a rollout's, which sees to it or is paused."""
-    if service["lock"] or service["unfinished"]:
+    """Whether the pool is the ready replicas of the live revision, or a rollout's, which sees to it or is paused. One
+    that nobody performs any more sees to nothing."""
+    if service["lock"] or (service["unfinished"] and service["unfinished"]["state"] == "paused"):
         return True
     if service["stale"]:
         return False

@@ -66,6 +66,7 @@ class History:
         self.interrupted = False
         self.events: list[Event] = []
         self.meddled = 0  # what others have done, counted
+        self.settles = True  # the sidecar can do what takes its time as well; else its project does not load, say
         self._nested = False
         self._busy = SERVICES[0]  # the service that `run` is at
         for name in SERVICES:
@@ -109,9 +110,11 @@ class History:
 
     def _judge(self, service: str, key: RevisionKey, code: ExitCode, before: verdict.Seen, *, deployed: bool) -> None:
         settings, after, said = self.files[service].settings, self._seen(service), self.picture
+        left = self.journal.unfinished(service)
+        paused = left is not None and self._is_paused(left.id)
         judged = verdict.judge(
             code, key, settings.update, settings.replicas, before, after,
-            deployed=deployed, interrupted=self.interrupted, tell=said,
+            deployed=deployed, interrupted=self.interrupted, paused=paused, tell=said,
         )  # fmt: skip
         self.done[f"exit codes judged: {int(code)}"] += judged
 
@@ -187,7 +190,7 @@ class History:
             done = controller.one_pass(services, hinted)
             self.done["passes"] += 1
             hear(done)
-            for service in sorted(done.unsettled):
+            for service in sorted(done.unsettled if self.settles else ()):
                 sync_once(own, services[service], self.events.append, what=RECOVERY)
             self.world.advance(0.5)
 
@@ -350,6 +353,8 @@ class History:
         there = [c for c in self.others.of(service) if c.replica.id not in resting]
         if (record := self.journal.unfinished(service)) is not None:  # paused: what it has made waits
             there = [c for c in there if c.replica.id in record.old or name_of(c) in routed]
+        if live is not None and live.key not in {c.replica.key for c in there}:  # others have replaced the last of it
+            live = None
         mine = [c for c in there if name_of(c) in routed or (live is not None and c.replica.key == live.key)]
         if live is None:
             keys = {c.replica.key for c in mine}

@@ -184,6 +184,62 @@ def test_who_has_proved_itself_and_is_not_taken_waits_and_does_not_begin_again()
     assert found[-1].waiting == set()
 
 
+@pytest.mark.parametrize("everything", [True, False], ids=["nginx", "haproxy"])
+def test_another_version_that_compose_has_brought_up_is_followed_for_good(everything: bool) -> None:
+    h = history(everything=everything, seed=1)
+    h.files["web"].key = VERSIONS[1]
+    assert h.run("web", VERSIONS[1], "deploy", [], force=False) == "deployed"
+    h.others.up("web", VERSIONS[2], 2)
+    h.calm_follow()
+    h.others.scale("web", VERSIONS[2], 4)
+    h.calm_follow()
+    assert len(routed(h)) == 4
+    one = h.others.of("web")[0]
+    for act in (h.others.stop, h.others.start):
+        act(one)
+        h.calm_follow()
+    assert routed(h) == {c.ip for c in h.others.of("web")}
+    assert h.run("web", VERSIONS[2], "deploy", [], force=False) == "deployed", "two of the four are too many"
+
+
+@pytest.mark.parametrize("step", ["check", "drain"])
+def test_a_replica_that_dies_leaves_the_pool_though_a_dead_run_cannot_be_settled(step: str) -> None:
+    h = history(everything=True, seed=1)
+    h.settles = False
+    interrupted_at(h, step)
+    before = routed(h)
+    victim = next(c for c in h.others.of("web") if c.ip in before)
+    address = victim.ip
+    h.others.stop(victim)
+    found: list[Pass] = []
+    h.follow(3, [], sees_events=False, hear=found.append)
+    assert routed(h) == before - {address}, "and nobody came in"
+    assert [done.unsettled for done in found] == [{"web"}] * 3
+    h.settles = True
+    h.calm_follow()
+    assert h.journal.unfinished("web") is None
+
+
+def test_warm_replicas_whose_time_is_over_do_not_keep_the_pool_from_being_followed() -> None:
+    h = history(everything=True, seed=1)
+    h.files["web"].settings = replace(h.files["web"].settings, keep_warm=60.0)
+    h.files["web"].key = VERSIONS[1]
+    assert h.run("web", VERSIONS[1], "deploy", [], force=False) == "deployed"
+    h.world.advance(61.0)
+    h.settles = False
+    victim = next(c for c in h.others.of("web") if c.ip in routed(h))
+    address, before = victim.ip, routed(h)
+    h.others.stop(victim)
+    h.follow(2, [], sees_events=True)
+    assert routed(h) == before - {address}
+    h.others.start(victim)
+    h.follow(3, [], sees_events=False)
+    assert routed(h) == (before - {address}) | {victim.ip}, "and who comes back comes in"
+    h.settles = True
+    h.calm_follow()
+    assert h.journal.warm("web") is None
+
+
 def test_a_paused_rollout_is_left_paused() -> None:
     h = history(everything=True, seed=1)
     interrupted_at(h, "switch")

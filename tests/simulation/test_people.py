@@ -26,6 +26,7 @@ from rollout.model import (
 )
 from rollout.plan import Start
 from rollout.steps.run import Ports
+from rollout.targets import choose_revision
 from tests.simulation.fakes import Breakage, FakeProxy, MemoryJournal, ports
 from tests.simulation.history import History
 from tests.simulation.others import Others
@@ -199,6 +200,24 @@ def test_a_rollback_to_what_was_never_stored_starts_nothing() -> None:
     with pytest.raises(DeployFailed, match="revision 2 was not made by rollout, its configuration is not known"):
         deploy(fresh, scenario.settings, request, scenario.events.append, lambda: False)
     assert scenario.fingerprint() == before
+
+
+def test_a_rollback_that_waits_goes_back_from_what_is_live_when_its_turn_comes() -> None:
+    """Asked for while another deploy is under way: what that one has replaced is where it goes back to."""
+    scenario = Scenario(settings())
+    scenario.deploy(V2)
+    fresh = ports(scenario.world, scenario.journal, lambda config: V2 if config == "config of hash-2" else V1)
+
+    def chosen() -> Request:
+        found = choose_revision(scenario.journal, SERVICE, None, scenario.journal.live(SERVICE))
+        return Request("shop", found.key, found.image, found.config, "rollback", from_files=False)
+
+    asked = chosen()
+    assert asked.key == V1
+    scenario.deploy(V3)
+    receipt = deploy(fresh, scenario.settings, asked, scenario.events.append, lambda: False, chosen)
+    assert receipt is not None
+    scenario.assert_settled(V2)
 
 
 @every_way

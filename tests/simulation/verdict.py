@@ -65,6 +65,7 @@ def judge(
     *,
     deployed: bool,
     interrupted: bool,
+    paused: bool,
     tell: Callable[[], str],
 ) -> bool:
     """Whether it could be judged at all beyond being a documented one. Raises AssertionError when it is not true."""
@@ -72,6 +73,8 @@ def judge(
     assert code != ExitCode.LOCKED, f"nobody else has the lock\n{tell()}"
     if code == ExitCode.INTERRUPTED:
         assert interrupted, f"nobody has interrupted it\n{tell()}"
+        if paused and after.unfinished:  # a signal ends the waiting, not the pause
+            return True
     if before.meddled != after.meddled:
         return False
     said = f"exit {code}: {before} -> {after}\n{tell()}"

@@ -205,7 +205,7 @@ class History:
         self.journal.finish(record.id, state, {"previous": before})
 
     def back(self, number: int | None = None) -> str:
-        return targets.choose_revision(self.journal, "web", number).image
+        return targets.choose_revision(self.journal, "web", number, self.journal.live("web")).image
 
 
 @pytest.fixture

@@ -93,6 +93,15 @@ def test_when_nothing_is_left_of_the_live_revision_what_there_is_belongs() -> No
     assert letters(belonging([replica("c", NEW), replica("d", NEW)], pool("a"), None, live(OLD))) == "cd"
 
 
+def test_what_has_replaced_the_live_revision_is_followed_from_then_on() -> None:
+    """`docker compose up -d` of another version, then `--scale`, then a replica that died and came back elsewhere."""
+    found = [replica("c", NEW), replica("d", NEW), replica("e", NEW)]
+    assert letters(belonging(found, pool("c"), None, live(OLD))) == "cde"
+    assert letters(belonging(found, pool("c"), None, live(NEW))) == "cde"
+    warm = Warm("web", 1, (replica("a").id,), until=1e12)
+    assert letters(belonging([replica("a"), *found], pool("c"), warm, live(OLD))) == "cde", "warm ones do not serve"
+
+
 def test_a_stopped_replica_of_the_live_revision_keeps_others_out() -> None:
     found = [replica("a", state=ReplicaState.EXITED), replica("c", NEW)]
     assert belonging(found, pool("a"), None, live(OLD)) == []
