@@ -29,10 +29,8 @@ class Candidates:
         self._templates.warm_up()
 
     def render(self, pool: Pool) -> str:
-        """The pool's file. Raises ProxyRejected, and SpecError for what HAProxy cannot be asked."""
+        """The pool's file. Raises ProxyRejected."""
         pool = checked_pool(pool)
-        if pool.options.hosts:
-            raise SpecError([_hosts(pool)])
         body = self._templates.render(
             "backend.cfg.j2", service=pool.service, upstreams=pool.upstreams, options=pool.options
         )
@@ -76,14 +74,6 @@ class Candidates:
                 f"the configuration of {service} listens on port {numbers}, which another program has already",
                 hint="a reload would fail, and HAProxy refuses connections while it tries; change the template",
             )
-
-
-def _hosts(pool: Pool) -> Fault:
-    return Fault(
-        f"services.{pool.service}.x-rollout.hosts",
-        "HAProxy's frontends are yours, rollout writes no virtual hosts for it",
-        f"use_backend {pool.service} if {{ req.hdr(host) -i {pool.options.hosts[0]} }}",
-    )
 
 
 def _not_loaded(directory: str, own: str) -> Fault:

@@ -32,7 +32,7 @@ from rollout.proxies.nginx_log import Mark
 from rollout.proxies.nginx_program import Program
 from rollout.proxies.nginx_reload import Reload
 from rollout.proxies.nginx_render import Renderer, digest_of, file_of, pool_of
-from rollout.proxies.nginx_status import StatusListener, on_host, trusted
+from rollout.proxies.nginx_status import StatusListener, listens, on_host, trusted
 from rollout.proxies.nginx_workers import Token, pids_only, workers
 from rollout.proxies.render import Templates
 
@@ -55,6 +55,14 @@ class _Candidate:
         return sum(map(len, self.files.values()))
 
 
+@dataclass(frozen=True, slots=True)
+class _Passed:
+    """When nginx has accepted a configuration, and how many seconds that took it."""
+
+    at: float
+    took: float
+
+
 class Nginx:
     """The nginx that `settings` name, running in `process`.
 
@@ -72,7 +80,7 @@ class Nginx:
         self._status = StatusListener(settings.status_port)
         self._reload = Reload(process, self._program, clock, self._live)
         self._drain = Drain(process, clock, self._program.config)
-        self._tested: dict[tuple[str, str], float] = {}  # (proxy, digest) of configurations that passed, and when
+        self._tested: dict[tuple[str, str], _Passed] = {}  # by (proxy, digest)
 
     # --- ports.Proxy ----------------------------------------------------------------------------------------
 
@@ -101,6 +109,7 @@ class Nginx:
 
     def prepare(self, pool: Pool) -> None:
         with self._ledger.hold():
+            self._reload.workers()  # the switch could not be confirmed without
             base = self._generations.current()
             candidate = self._candidate([pool], base)
             if candidate.files == self._generations.files(base) or self._passed(candidate):
@@ -184,6 +193,10 @@ class Nginx:
             message = f"nginx would not start with the configuration on disk: {'; '.join(config.problem)}"
             hint = "`rollout render` writes the upstreams of services that are still to come"
             found.append(Finding(Severity.ERROR, "nginx-config", config.main, message, hint))
+        try:
+            self._reload.workers()
+        except ProxyUnreachable as error:
+            found.append(Finding(Severity.ERROR, "nginx-workers", config.main, error.message, error.hint))
         if config.files and not leads_to(config, directory):
             fault = self._not_included(directory)
             found.append(Finding(Severity.ERROR, "nginx-include", config.main, fault.message, fault.hint))
@@ -261,11 +274,9 @@ class Nginx:
     def _candidate(self, pools: Iterable[Pool], base: str | None, directory: str = "") -> _Candidate:
         self._generations.require()
         networks = self._process.networks() if not directory or self._running() else {}
-        port = self._settings.status_port
         local = self._settings.host or on_host(networks)
-        files = self._renderer.generation(
-            self._generations.files(base), pools, f"127.0.0.1:{port}" if local else str(port), trusted(networks)
-        )
+        listen = listens(self._settings.status_port, networks, locally=local)
+        files = self._renderer.generation(self._generations.files(base), pools, listen, trusted(networks))
         return _Candidate(files, directory or self._directory())
 
     def _replace(self, new: _Candidate, base: str | None, ledger: Ledger, identity: str) -> frozenset[int]:
@@ -274,8 +285,7 @@ class Nginx:
         good = base if ledger.settled(identity) else self._generations.existing(ledger.good) or base
         name = self._generations.write(new.files, base)
         try:
-            if not self._passed(new):
-                self._test(new, name)
+            passed = self._passed(new) or self._test(new, name)
             before = self._reload.workers()
             self._ledger.update(good=good or "", pending=identity)
             self._generations.publish(name, entry(new.directory))
@@ -284,7 +294,13 @@ class Nginx:
             self._ledger.update(pending=ledger.pending)
             raise
         try:
-            now = self._reload.load(before, new.digest, new.size, lambda: self._put_back(name, good, new.directory))
+            now = self._reload.load(
+                before,
+                new.digest,
+                new.size,
+                lambda: self._put_back(name, good, new.directory),
+                tested=passed.took,
+            )
         except ProxyRejected:
             self._ledger.update(pending="")
             raise
@@ -306,7 +322,7 @@ class Nginx:
         self._generations.remove(name)
         return digest_of(self._generations.files(good))
 
-    def _test(self, candidate: _Candidate, name: str) -> None:
+    def _test(self, candidate: _Candidate, name: str) -> _Passed:
         """Have nginx test the generation within the user's own configuration, where it is loaded by nothing else."""
         generation = f"{candidate.directory}/{name}"
         check = plan_check(self._program.config(), candidate.directory, generation)
@@ -314,17 +330,21 @@ class Nginx:
             raise SpecError([self._not_included(candidate.directory)])
         with self._generations.folder(name, FOLDER) as folder:
             check.write(folder)
+            began = self._clock.now()
             words = self._program.test(f"{generation}/{FOLDER}/{check.main}")
         if words:
             raise ProxyRejected(
                 "nginx refuses the new configuration; nothing was changed",
                 details=[check.original(word, generation) for word in words],
             )
-        self._tested = {(self._process.identity(), candidate.digest): self._clock.now()}
+        now = self._clock.now()
+        passed = _Passed(now, now - began)
+        self._tested = {(self._process.identity(), candidate.digest): passed}
+        return passed
 
-    def _passed(self, candidate: _Candidate) -> bool:
+    def _passed(self, candidate: _Candidate) -> _Passed | None:
         tested = self._tested.get((self._process.identity(), candidate.digest))
-        return tested is not None and self._clock.now() - tested < _TEST_HOLDS
+        return tested if tested is not None and self._clock.now() - tested.at < _TEST_HOLDS else None
 
     def _token(self, identity: str, pids: frozenset[int], ledger: Ledger) -> str:
         # what the workers of the former generation do is what their configuration said

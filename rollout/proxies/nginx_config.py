@@ -173,23 +173,30 @@ class _Parser:
 
 _HEADER = re.compile(r"^# configuration file (/[^\n]*):\n", re.MULTILINE)
 _VERSION = re.compile(r"^(?:nginx|[A-Za-z]+) version: \S+?/(\d{1,9}(?:\.\d{1,9})*)", re.MULTILINE)
-# The words on stderr arrive anywhere between the files on stdout.
-_STDERR = re.compile(
-    r"(?:nginx: \[\w+\] |\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[\w+\] \d+#\d+: |nginx: configuration file "
-    r"|[A-Za-z]+ version: \S+/\d|built by |built with |TLS SNI support |configure arguments:)[^\n]*\n"
+# What stderr says arrives anywhere between the files on stdout, and a user's comment may have the same words: so they
+# are looked for as a whole block, which nobody writes, or at the beginning of a line, where no directive has them.
+_BUILD = re.compile(r"(?:[A-Za-z]+ version: \S+/\d[^\n]*\n)+(?:(?:built|TLS) [^\n]*\n)*configure arguments:[^\n]*\n")
+_BUILD_PART = re.compile(
+    r"^(?:[A-Za-z]+ version: \S+/\d|built by |built with |TLS SNI support |configure arguments:)[^\n]*\n", re.MULTILINE
+)
+_LOGGED = re.compile(
+    r"^(?:nginx: (?:\[\w+\]|configuration file) |\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[\w+\] \d+#\d+: )[^\n]*\n",
+    re.MULTILINE,
 )
 
 
 def read_dump(output: str) -> LoadedConfig | None:
     """The configuration from the output of `nginx -V -q -T`; None when nginx did not print one (it is not valid)."""
-    about = {found.start(): found.group() for found in _STDERR.finditer(output)}
-    text = _STDERR.sub("", output)
+    text = _LOGGED.sub("", output)
+    build = _BUILD.search(text)
+    about = [build.group()] if build else _BUILD_PART.findall(text)
+    text = text[: build.start()] + text[build.end() :] if build else _BUILD_PART.sub("", text)
     heads = list(_HEADER.finditer(text))
     if not heads:
         return None
     ends = [*(head.start() for head in heads[1:]), len(text)]
     files = {head.group(1): text[head.end() : end].removesuffix("\n") for head, end in zip(heads, ends, strict=True)}
-    words = "".join(about.values())
+    words = "".join(about)
     return LoadedConfig(heads[0].group(1), files, version_of(words), built_argument(words, "user") or "nobody")
 
 

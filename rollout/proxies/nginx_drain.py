@@ -18,6 +18,7 @@ from rollout.proxies.nginx_workers import (
     Token,
     Workers,
     clients_of,
+    cut_with,
     read_sockets,
     remaining,
     surplus,
@@ -30,6 +31,7 @@ from rollout.waiting import DeadlinePassed, wait_for
 _FIRST_LOOK = 0.1
 _END_TIMEOUT = 2.0
 _NONE_SEEN = "no worker of nginx is seen"
+_LOOKS = 3  # at the drain limit, before sockets are taken as not to be read: one look may meet a worker that just ends
 _PAUSE = 4.0  # times what a look takes: at most a fifth of the time is spent looking
 
 
@@ -64,7 +66,7 @@ class Drain:
             return InFlight(True)
         gone = [(upstream.host, upstream.port) for upstream in upstreams]
         peers = [(upstream.host, upstream.port) for upstream in switched.previous.upstreams] if switched else []
-        seen = self._look(token.identity, old, gone, peers)
+        seen = self._look(token.identity, there, old, gone, peers)
         paired = seen is not None and seen.done and switched is not None and not token.unpaired
         if paired and there.surplus:
             # done with them; but those older still have this drain's time to end by themselves before `cut` ends them
@@ -73,23 +75,22 @@ class Drain:
 
     def cut(self, token: Token, switched: Switched | None, upstreams: Sequence[Upstream]) -> int:
         """As the port says: end the old workers that could still begin a request to `upstreams`, and the oldest of
-        those that pile up; see them gone. Raises ProxyUnreachable."""
+        those that pile up; see them gone. Where sockets cannot be read all that shut down are ended, and each counts as
+        one connection. Raises ProxyUnreachable."""
         there = self._workers()
         old = tuple(sorted(there.ending & set(token.workers) if switched else there.ending))
         if not old:
             return 0
         gone = [(upstream.host, upstream.port) for upstream in upstreams]
         peers = [(upstream.host, upstream.port) for upstream in switched.previous.upstreams] if switched else gone
-        sockets = self._sockets(token.identity)
-        left = remaining(sockets, gone, peers) if sockets is not None else None
-        if sockets is None or left is None:
-            self._end([], old)
-            return len(old)
-        pids = unfinished(sockets, gone, peers, bool(token.unpaired))
-        piled = surplus(sockets, there.surplus, pids)
-        if pids or piled:
-            self._end([*pids, *piled], old)
-        return left.connections + clients_of(sockets, piled)
+        seen = self._readable(token.identity, there)
+        if seen.held is None:
+            self._end(sorted(seen.own))
+            return max(len(old), len(seen.own))
+        pids = unfinished(seen, gone, peers, bool(token.unpaired))
+        pids += surplus(seen, there.surplus, pids)
+        self._end(pids)
+        return cut_with(seen, pids, gone)
 
     def relieve(self, identity: str, limit: float) -> Relief:
         """End the oldest of the workers that pile up, of those that have been seen to shut down for `limit` seconds.
@@ -99,23 +100,23 @@ class Drain:
         self._ending = {pid: self._ending.get(pid, now) for pid in there.ending}
         late = sum(now - since >= limit for since in self._ending.values())
         many = min(there.surplus, late)
-        sockets = self._sockets(identity) if many else None
-        if sockets is None:
+        if not many:
             return Relief()
+        seen = self._sockets(identity, there)
         # who shuts down for longest has started first, whatever its pid is called where it runs
-        piled = surplus(sockets, many, [])
-        self._end(piled, piled)
-        return Relief(len(piled), clients_of(sockets, piled))
+        piled = surplus(seen, many, [])
+        self._end(piled)
+        return Relief(len(piled), clients_of(seen, piled))
 
-    def _end(self, pids: Sequence[int], old: Sequence[int]) -> None:
-        """TERM makes a worker leave at once. Those not named (their sockets cannot be read): all that shut down."""
-        chosen = " ".join(str(pid) for pid in pids)
-        count = len(pids) or len(old)
+    def _end(self, pids: Sequence[int]) -> None:
+        """TERM makes a worker leave at once."""
+        if not pids:
+            return
         before = len(self._workers().ending)
         for signal in ("TERM", "KILL"):
-            self._process.exec(["sh", "-c", END, signal, *chosen.split()])
+            self._process.exec(["sh", "-c", END, signal, *map(str, pids)])
             try:
-                wait_for(self._clock, lambda: self._fewer(before, count), timeout=_END_TIMEOUT)
+                wait_for(self._clock, lambda: self._fewer(before, len(pids)), timeout=_END_TIMEOUT)
             except DeadlinePassed:
                 continue
             return
@@ -138,29 +139,40 @@ class Drain:
             raise ProxyUnreachable(_NONE_SEEN) from None
 
     def _look(
-        self, identity: str, old: tuple[int, ...], gone: Sequence[Address], peers: Sequence[Address]
+        self,
+        identity: str,
+        there: Workers,
+        old: tuple[int, ...],
+        gone: Sequence[Address],
+        peers: Sequence[Address],
     ) -> Remaining | None:
         now = self._clock.now()
         watch = self._watches.setdefault(old, _Watch(now, now + _FIRST_LOOK))
         if now >= watch.next:
-            watch.last = self._remaining(identity, gone, peers)
+            watch.last = remaining(self._sockets(identity, there), gone, peers)
             after = self._clock.now()
             watch.next = after + _PAUSE * (after - now)
         return watch.last
 
-    def _remaining(self, identity: str, gone: Sequence[Address], peers: Sequence[Address]) -> Remaining | None:
-        sockets = self._sockets(identity)
-        return remaining(sockets, gone, peers) if sockets is not None else None
+    def _readable(self, identity: str, there: Workers) -> Sockets:
+        """A look whose sockets could be read, if that can be had."""
+        seen = self._sockets(identity, there)
+        for _ in range(_LOOKS - 1):
+            if seen.held is None:
+                seen = self._sockets(identity, there)
+        return seen
 
-    def _sockets(self, identity: str) -> Sockets | None:
-        """What the workers that shut down hold; None when it cannot be read here or there are none."""
+    def _sockets(self, identity: str, there: Workers) -> Sockets:
+        """What the workers that shut down hold."""
+        seen = Sockets(held=None)
         for user in self._users(identity):
             done = self._process.exec(["sh", "-c", LOOK], user=user)
-            seen = read_sockets(done.output.splitlines())
+            if done.exit_code == 0:
+                seen = read_sockets(done.output.splitlines(), there.masters)
             if done.exit_code == 0 and seen.held:
                 self._user[identity] = user
-                return seen
-        return None
+                break
+        return seen
 
     def _users(self, identity: str) -> list[str]:
         """Accounts that may read what the workers hold: their own, which is the container's where nginx is not root."""

@@ -94,7 +94,7 @@ def _in_force(config: LoadedConfig, block: Directive, outer: _Keepalive) -> _Kee
         elif directive.name == "keepalive_min_timeout" and directive.args:
             outer = replace(outer, minimum=directive.args[0])
         elif directive.name == "http2":
-            outer = replace(outer, http2=directive.args == ("on",))
+            outer = replace(outer, http2=[arg.lower() for arg in directive.args] == ["on"])
         elif directive.name == "listen" and "http2" in directive.args:
             outer = replace(outer, http2=True)
     return outer

@@ -18,6 +18,7 @@ MISSING = (
     "nginx's access log does not name upstreams: write `access_log /dev/stdout rollout;` in http {}, "
     "below the include of rollout's directory"
 )
+UNKNOWN = -1  # a size; none of ours, so that nobody takes a whole log for what came after a mark
 _STDOUT = ("/dev/stdout", "/dev/stderr", "/proc/self/fd/1", "/proc/self/fd/2", "/dev/fd/1", "/dev/fd/2")
 
 # A quote within a field is written as \x22, so nothing that a client sends can end one.
@@ -55,17 +56,21 @@ def to_output(file: str) -> bool:
 
 
 def size(path: str) -> int:
-    """The file's length in bytes, 0 when there is none yet."""
+    """The file's length in bytes, 0 when there is none yet, UNKNOWN when it may not be looked at."""
     try:
         return Path(path).stat().st_size
     except FileNotFoundError:
         return 0
+    except OSError:
+        return UNKNOWN
 
 
 def lines(path: str, start: int, end: int | None = None) -> Iterator[str]:
     """The lines behind `start` bytes, up to `end` bytes; from the first on when the file has become shorter (it was
-    rotated)."""
+    rotated). Raises OSError when it cannot be read, ValueError when `start` or `end` is UNKNOWN."""
     with Path(path).open("rb") as file:
+        if UNKNOWN in (start, end):
+            raise ValueError(f"it is not known how far {path} went")
         at = start if (size(path) if end is None else end) >= start else 0
         file.seek(at)
         for line in file:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-import shlex
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,11 +11,13 @@ from dataclasses import dataclass, replace
 from rollout.errors import ProxyUnreachable
 from rollout.ports import Clock, Process, ProxyProcess
 from rollout.proxies.nginx_config import LoadedConfig, built_argument, parse, read_dump, version_of
-from rollout.proxies.nginx_workers import MASTER
 
 FRESH = 10.0  # seconds for which a configuration that was read is taken as what is on disk
 _PROGRAMS = ("nginx", "openresty", "angie", "freenginx", "tengine")
-_INITS = ("docker-init", "tini", "dumb-init", "catatonit")  # these pass signals on
+_INITS = ("docker-init", "tini", "dumb-init", "catatonit")  # these pass signals on to what they start
+_TITLE = re.compile(r"(?:nginx|angie): ")
+_MASTER = re.compile(r"(?:nginx|angie): master process ?")
+_ANGIE = re.compile(r"v\d.*? #\d+ \[(.*?)\]?")  # its version and the number of the generation around the command line
 _MISSING = (126, 127)
 # Listed by the shell as glob(3) does it for nginx: in the order of bytes, without splitting at spaces.
 _GLOB = 'LC_ALL=C; IFS=; for file in $0; do [ -f "$file" ] && printf "%s\\n" "$file"; done; true'
@@ -65,11 +66,12 @@ class Program:
         return _complaints(done.output) if done.exit_code else []
 
     def reload(self, processes: Sequence[Process]) -> None:
-        """Tell it to load its configuration again. Returns at once. `processes` are those it has now."""
-        if not _wrapped(self._process.argv(), processes):
+        """Tell it to load its configuration again. Returns at once. `processes` are those it has now, the main one
+        first. Raises ProxyUnreachable."""
+        if _reached(processes):
             self._process.signal("HUP")
             return
-        # the main process is a shell that started nginx, and would not pass a signal on
+        # the main process is what started nginx: a shell, which the signal may end, or a supervisor, which starts anew
         done = self._process.exec([*self._command(self._main), "-s", "reload"])
         if done.exit_code:
             raise ProxyUnreachable(
@@ -141,25 +143,38 @@ class Program:
 
 
 def _started_with(process: ProxyProcess) -> tuple[str, dict[str, str]]:
-    """nginx's program and its options (`-c`, `-p`, `-g`, `-e`) from the command line, or from its master's title."""
+    """nginx's program and its options (`-c`, `-p`, `-g`, `-e`) from its master's title: the container may have been
+    started with something else. From the container's command line where there is no master (yet)."""
     words = process.argv()
-    at = next((n for n, word in enumerate(words) if posixpath.basename(word) in _PROGRAMS), None)
-    if at is not None:
-        return words[at], _options(words[at + 1 :])
-    masters = [one.title for one in process.processes() if one.title.startswith(MASTER)]
-    title = masters[0].removeprefix(MASTER).strip() if masters else ""
-    # a title has no quotes left: what follows -g goes up to the next option
-    split = re.split(r" (-[cpge]) ", f"{title} ")
-    program = shlex.split(split[0])[:1] or ["nginx"]
-    return program[0], {name: value.strip() for name, value in zip(split[1::2], split[2::2], strict=True)}
+    masters = [one.title for one in process.processes() if _MASTER.match(one.title)]
+    line = _command_line(masters[0]) if masters else ""
+    for at, word in enumerate(words):
+        if word.split() != [word]:
+            continue  # a script for a shell
+        # a title has no quotes left: the same as words is better
+        if " ".join(words[at:]) == line if line else posixpath.basename(word) in _PROGRAMS:
+            return word, _options(words[at + 1 :])
+    # what follows -g goes up to the next option
+    program, *split = re.split(r" (-[cpge]) ?", line)
+    options = zip(split[::2], split[1::2], strict=True)
+    return (program.split() or ["nginx"])[0], {name: value.strip() for name, value in options}
 
 
-def _wrapped(argv: Sequence[str], processes: Sequence[Process]) -> bool:
-    """Whether the main process is not nginx but still what the container was started with: an entry point that did not
-    hand over (`exec`). Pids cannot tell: they wrap around."""
-    line = " ".join(argv)
-    others = [one.title for one in processes if not one.title.startswith("nginx: ")]
-    return any(title.endswith(line) and posixpath.basename(title.partition(" ")[0]) not in _INITS for title in others)
+def _command_line(title: str) -> str:
+    """What a master was started with, as its title has it."""
+    line = _MASTER.sub("", title, count=1).strip()
+    angie = _ANGIE.fullmatch(line)
+    return angie.group(1) if angie else line
+
+
+def _reached(processes: Sequence[Process]) -> bool:
+    """Whether a signal to the main process, the first, gets to nginx: it is that (on this host all of them are), or an
+    init that has started just that and no script, of which nobody knows what it has become."""
+    main = processes[0].title if processes else ""
+    if _TITLE.match(main):
+        return True
+    init, program = [*(word for word in main.split() if word[0] != "-"), "", ""][:2]
+    return posixpath.basename(init) in _INITS and posixpath.basename(program) in _PROGRAMS
 
 
 def _options(words: Sequence[str]) -> dict[str, str]:
@@ -181,5 +196,5 @@ def _complaints(output: str) -> list[str]:
 
 
 def shortened(line: str) -> str:
-    """nginx's message without its date, pids and `nginx: ` in front."""
-    return re.sub(r"^(?:nginx: )?(?:\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )?(\[\w+\]) (?:\d+#\d+: )?", r"\1 ", line)
+    """nginx's message without its date, pids and name in front."""
+    return re.sub(r"^(?:(?:nginx|angie): )?(?:\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )?(\[\w+\]) (?:\d+#\d+: )?", r"\1 ", line)

@@ -30,6 +30,16 @@ def trusted(addresses: Mapping[str, str]) -> list[str]:
     return networks
 
 
+def listens(port: int, addresses: Mapping[str, str], *, locally: bool) -> str:
+    """Where the listener listens, as nginx takes it, with spaces between; on IPv6 only for a proxy that is reached in
+    no other way: files that need not change do not."""
+    if locally:
+        return f"127.0.0.1:{port}"
+    versions = {ipaddress.ip_address(text).version for text in addresses.values()}
+    # nginx itself asks the one on IPv4, for services without upstreams
+    return f"{port} [::]:{port}" if versions == {6} else str(port)
+
+
 def on_host(addresses: Mapping[str, str]) -> bool:
     """Whether the proxy shares the host's network, where only the host itself should reach the listener."""
     return "host" in addresses

@@ -79,6 +79,40 @@ def test_a_dump_is_read_whatever_stderr_says_between() -> None:
     assert read_dump("nginx: [emerg] unexpected end of file") is None
 
 
+VERSION = (
+    "nginx version: openresty/1.27.1.2\nbuilt by gcc 12 \nbuilt with OpenSSL 3.5 (running with OpenSSL 3.5.9)\n"
+    "TLS SNI support enabled\nconfigure arguments: --user=www --prefix=/usr\n"
+)
+WORDS = """events {}
+http {
+    # this file was built by Ansible
+    include /etc/nginx/rollout.d/*.conf;
+    add_header X-Powered-By "built with love";  # nginx version: nginx/9.9.9
+    # TLS SNI support enabled
+    http2 on;
+    # nginx: [warn] conflicting server name, see configure arguments: --with-http_v2_module
+    server { listen 80; }  # 2026/11/23 14:31:54 [warn] 12#12: never mind
+}
+"""
+
+
+@pytest.mark.parametrize("at", ["first", "last", "within a line", "between lines, in parts"])
+def test_a_users_own_words_are_not_stderrs(at: str) -> None:
+    dump = f"# configuration file /etc/nginx/nginx.conf:\n{WORDS}\n"
+    middle, line = dump.index("include"), dump.index("    include")
+    version, rest = VERSION.split("built with")
+    output = {
+        "first": VERSION + dump,
+        "last": dump + VERSION,
+        "within a line": dump[:middle] + VERSION + dump[middle:],
+        "between lines, in parts": version + dump[:line] + "built with" + rest + dump[line:],
+    }[at]
+    config = read_dump(output)
+    assert config is not None
+    assert config.files == {"/etc/nginx/nginx.conf": WORDS}
+    assert (config.version, config.user) == ((1, 27, 1, 2), "www")
+
+
 def test_times_are_read_as_nginx_writes_them() -> None:
     assert [seconds(t) for t in ("75", "75s", "1h 30m", "500ms", "0", "")] == [75, 75, 5400, 0.5, 0, 0]
 

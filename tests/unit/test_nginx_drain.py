@@ -21,13 +21,18 @@ CLIENT, OTHER = "0200000A:0050 0100000A:9C41", "0200000A:C350 0700000A:2328"  # 
 
 class Edge:
     """nginx whose old workers hold one client each, paired with a connection to another service. A pid is 1000 more
-    outside of its container than in it."""
+    outside of its container than in it. `unlucky`: how many looks are denied. `unseen`: how often the list of
+    processes is empty once a worker was told to end."""
 
-    def __init__(self, *old: int) -> None:
+    def __init__(self, *old: int, unlucky: int = 0, unseen: int = 0) -> None:
         self.old, self.ended, self.clock = list(old), list[int](), HandClock()
+        self.unlucky, self.unseen, self.foreign = unlucky, unseen, list[int]()
         self.drain = Drain(self, self.clock, lambda: LoadedConfig("/n.conf", {}))  # type: ignore[arg-type]  # all it needs
 
     def processes(self) -> list[Process]:
+        if self.ended and self.unseen:
+            self.unseen -= 1
+            return []
         ending = [Process(1000 + pid, "nginx: worker process is shutting down") for pid in self.old]
         return [Process(1001, "nginx: master process"), Process(1002, "nginx: worker process"), *ending]
 
@@ -40,6 +45,7 @@ class Edge:
 
     def _seen(self) -> list[str]:
         """Who has the higher pid has started first."""
+        self.unlucky -= 1
         row = "  0: {} 01 0:0 00:0 0 33 0 {} 1"
         rows = [row.format(CLIENT, 10 * pid) for pid in self.old] + [
             row.format(OTHER, 10 * pid + 1) for pid in self.old
@@ -47,9 +53,14 @@ class Edge:
         held = [
             line
             for pid in self.old
-            for line in (f"worker {pid} {9000 - pid}", f"3 -> socket:[{10 * pid}]", f"4 -> socket:[{10 * pid + 1}]")
+            for line in (f"worker {pid} 1 {9000 - pid}", f"3 -> socket:[{10 * pid}]", f"4 -> socket:[{10 * pid + 1}]")
         ]
-        return ["range 32768 60999", "table first", *rows, *held, "table second", *rows]
+        others = ["master 2"] if self.foreign else []
+        others += [line for pid in self.foreign for line in (f"worker {pid} 2 1", "denied")]
+        denied = ["denied"] if self.unlucky >= 0 else []
+        return [
+            "range 32768 60999", "table first", *rows, "master 1", *held, *denied, *others, "table second", *rows, "end"
+        ]  # fmt: skip
 
     def token(self, unpaired: str = "") -> Token:
         return Token("edge", tuple(1000 + pid for pid in self.old), unpaired)
@@ -69,7 +80,7 @@ def test_pairs_prove_something_only_where_a_client_has_one_request_at_a_time(unp
 @pytest.mark.parametrize("unpaired", ["", "http2 on (/n.conf:3)"])
 def test_a_worker_is_cut_where_pairs_prove_nothing(unpaired: str) -> None:
     edge = Edge(7)
-    edge.drain.cut(edge.token(unpaired), SWITCHED, [OLD])
+    assert edge.drain.cut(edge.token(unpaired), SWITCHED, [OLD]) == (1 if unpaired else 0)
     assert edge.ended == ([7] if unpaired else [])
 
 
@@ -82,6 +93,33 @@ def test_a_cut_ends_the_oldest_of_too_many_as_well_and_counts_their_clients() ->
     edge = Edge(*range(10, 10 + MANY))
     assert edge.drain.cut(edge.token(), SWITCHED, [OLD]) == 2
     assert edge.ended == [19, 18]
+
+
+def test_one_unlucky_look_ends_nobody_at_the_limit() -> None:
+    edge = Edge(7, 8, 9, unlucky=2)
+    assert edge.drain.cut(edge.token(), SWITCHED, [OLD]) == 0
+    assert edge.ended == []
+
+
+def test_where_sockets_cannot_be_read_all_that_shut_down_are_ended_and_count_as_one_connection_each() -> None:
+    edge = Edge(7, 8, 9, unlucky=1000)
+    assert edge.drain.cut(edge.token(), SWITCHED, [OLD]) == 3
+    assert edge.ended == [7, 8, 9]
+
+
+@pytest.mark.parametrize("unlucky", [0, 1000])
+def test_where_it_cannot_be_told_whose_they_are_none_is_ended(unlucky: int) -> None:
+    """Another container's pid namespace: a second master is seen, and no pid is as we know it."""
+    edge = Edge(7, unlucky=unlucky)
+    edge.foreign = [20]
+    edge.drain.cut(edge.token("http2 on (/n.conf:3)"), SWITCHED, [OLD])
+    assert edge.ended == []
+
+
+def test_workers_that_are_to_end_have_not_ended_in_a_list_without_any() -> None:
+    edge = Edge(7, unseen=2)
+    edge.drain.cut(edge.token("http2 on (/n.conf:3)"), SWITCHED, [OLD])
+    assert (edge.ended, edge.unseen) == ([7], 0), "looked at until it was seen without the old one"
 
 
 def test_too_many_are_ended_once_they_have_had_their_time() -> None:

@@ -51,6 +51,7 @@ def test_idle_client_connections(text: str, version: tuple[int, ...], expected: 
     ("text", "version", "fix"),
     [
         ("http { http2 on;\n keepalive_timeout 0; server { } }", (1, 30, 6), KEPT),
+        ("http { http2 On;\n keepalive_timeout 0; server { } }", (1, 30, 6), KEPT),
         ("http { \nkeepalive_timeout 0s; server { listen 443 ssl http2; } }", (1, 22, 1), ""),
         ("http { http2 on;\n keepalive_timeout 0; server { http2 off; } }", (1, 30, 6), None),
         (f"http {{ http2 on; {KEPT} server {{ }} }}", (1, 30, 6), None),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rollout.proxies.nginx_log import Mark, lines, size
+from rollout.proxies.nginx_log import UNKNOWN, Mark, lines, size
 
 
 def test_from_mark_to_mark_each_line_is_read_once(tmp_path: Path) -> None:
@@ -34,6 +34,28 @@ def test_what_no_decoder_knows_is_a_line_too(tmp_path: Path) -> None:
     log = tmp_path / "access.log"
     log.write_bytes(b"\xff\xfe\nnext\n")
     assert list(lines(str(log), 0)) == ["\ufffd\ufffd", "next"]
+
+
+def test_a_log_that_may_not_be_looked_at_has_an_unknown_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "access.log"
+    log.write_text("one\ntwo\n")
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as another_user:
+        another_user.setattr(Path, "stat", refused)
+        assert size(str(log)) == UNKNOWN
+    assert size(str(tmp_path / "none yet")) == 0
+
+
+def test_what_came_after_a_mark_that_is_not_known_is_not_known(tmp_path: Path) -> None:
+    """Whoever may read the log is not told all that was ever in it."""
+    log = tmp_path / "access.log"
+    log.write_text("one\ntwo\n")
+    for start, end in ((UNKNOWN, None), (UNKNOWN, 4), (0, UNKNOWN)):
+        with pytest.raises(ValueError, match="not known"):
+            list(lines(str(log), start, end))
 
 
 def test_a_mark_is_what_its_text_says() -> None:

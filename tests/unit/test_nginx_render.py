@@ -9,7 +9,7 @@ import pytest
 from rollout.errors import ProxyRejected
 from rollout.model import Pool, PoolOptions, Upstream
 from rollout.proxies.nginx_render import STATUS, Renderer, digest_of, pool_of
-from rollout.proxies.nginx_status import trusted
+from rollout.proxies.nginx_status import listens, trusted
 from rollout.proxies.render import Templates
 
 GOLDEN = Path(__file__).parent.parent / "golden/nginx"
@@ -35,6 +35,24 @@ def test_a_pool_renders_to_the_golden_file_and_is_read_back(name: str) -> None:
 
 def test_the_status_file_is_the_golden_one() -> None:
     assert generation()[STATUS].decode() == (GOLDEN / "status.conf").read_text()
+
+
+@pytest.mark.parametrize(
+    ("addresses", "locally", "lines"),
+    [
+        ({}, False, ["listen 8099;"]),
+        ({"a": "172.20.0.5"}, False, ["listen 8099;"]),
+        ({"a": "172.20.0.5", "b": "fd00::5"}, False, ["listen 8099;"]),
+        ({"a": "fd00::5"}, False, ["listen 8099;", "listen [::]:8099;"]),
+        ({"host": "127.0.0.1"}, True, ["listen 127.0.0.1:8099;"]),
+    ],
+)
+def test_the_listener_is_where_the_proxy_can_be_reached(
+    addresses: dict[str, str], locally: bool, lines: list[str]
+) -> None:
+    renderer = Renderer(Templates("nginx"), 8099)
+    text = renderer.generation({}, [], listens(8099, addresses, locally=locally), trusted(addresses))[STATUS].decode()
+    assert [line.strip() for line in text.splitlines() if "listen " in line] == lines
 
 
 def test_equal_pools_give_equal_bytes_and_another_pool_another_digest() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -14,12 +16,15 @@ from rollout.proxies.nginx_drain import Drain
 from rollout.proxies.nginx_log import counted
 from rollout.proxies.nginx_reload import Reload, refusal
 from rollout.proxies.nginx_workers import (
+    END,
     GENERATIONS,
+    LOOK,
     Socket,
     Sockets,
     Token,
     Workers,
     clients_of,
+    cut_with,
     pids_only,
     read_sockets,
     remaining,
@@ -44,7 +49,7 @@ def look(*workers_sockets: list[Socket], later: list[Socket] | None = None) -> S
     every = {s.inode: s for held in workers_sockets for s in held}
     second = every if later is None else {s.inode: s for s in later}
     held = {pid: {s.inode for s in sockets} for pid, sockets in enumerate(workers_sockets)}
-    return Sockets(every, second, {80}, (32768, 60999), held)
+    return Sockets(every, second, {80}, (32768, 60999), held, own=frozenset(held))
 
 
 @pytest.mark.parametrize(
@@ -88,14 +93,26 @@ def test_an_upstream_that_changes_during_the_look_does_not_count_twice() -> None
         ([client(1), client(3), to(OTHER, 2)], False, True),
         ([client(1), to(PEER, 2)], False, True),
         ([client(1), to(("10.0.0.9", 53), 2)], False, True),
-        ([to(OTHER, 2)], True, False),
-        ([], True, False),
+        ([to(OTHER, 2)], True, True),
+        ([], True, True),
+        ([], False, False),
     ],
 )
 def test_unfinished_is_a_worker_whose_client_may_bring_a_request(
     sockets: list[Socket], unpaired: bool, left: bool
 ) -> None:
-    assert unfinished(look([], sockets), [OLD], [PEER], unpaired) == ([1] if left else [])
+    """Clients of a `unix:` listener and those over QUIC are in no table of TCP."""
+    seen = look([], sockets)
+    seen.own = frozenset({1})
+    assert unfinished(seen, [OLD], [PEER], unpaired) == ([1] if left else [])
+
+
+def test_what_is_cut_are_connections_one_at_least_with_each_worker() -> None:
+    seen = look([client(1), to(OTHER, 2), client(3)], [client(5), to(OLD, 6)], [], [client(7), to(OTHER, 8)])
+    assert cut_with(seen, [0], [OLD]) == 3, "two that end with the worker, one that ends with the replica"
+    assert cut_with(seen, [0, 1], [OLD]) == 3, "none of them twice"
+    assert cut_with(seen, [2], []) == 1, "something holds it that is in no table"
+    assert cut_with(seen, [], []) == 0
 
 
 def test_nothing_is_proven_by_what_cannot_be_read() -> None:
@@ -119,12 +136,13 @@ def test_reading_the_tables_and_the_links() -> None:
         row.format("C350", "1F40", "01", 12),
         "   0: 00000000:0050 00000000:0000 0A 0:0 00:0 0 0 0 9 1",
         "range 32768\t60999",
-        "worker 7 4711",
+        "worker 7 1 4711",
         "lr-x------ 1 www www 64 Nov 23 15:00 3 -> socket:[11]",
         "lr-x------ 1 www www 64 Nov 23 15:00 4 -> socket:[12]",
         "lr-x------ 1 www www 64 Nov 23 15:00 5 -> anon_inode:[eventpoll]",
         "table second",
         "   1: 0000000000000000FFFF00000200000A:0050 0000000000000000FFFF00000100000A:9C41 01 0:0 00:0 0 33 0 11 1",
+        "end",
     ]
     seen = read_sockets(lines)
     assert seen.held == {7: {11, 12}}
@@ -132,14 +150,137 @@ def test_reading_the_tables_and_the_links() -> None:
     assert seen.listening == {80}
     assert seen.first[12].remote == ("10.0.0.5", 8000)
     assert seen.second[11].remote == ("10.0.0.1", 40001)
-    assert read_sockets([*lines, "denied"]).held is None
+    assert read_sockets([*lines[:-1], "denied", "end"]).held is None
+
+
+def row(remote: str, inode: int, local: str = "0200000A:0050") -> str:
+    return f"  0: {local} {remote} 01 0:0 00:0 0 33 0 {inode} 1"
+
+
+class Machine:
+    """A /proc of our own making, and the scripts run against it. Masters 1 (ours) and 50."""
+
+    def __init__(self, folder: Path) -> None:
+        self.proc, self.tools = folder / "proc", folder / "tools"
+        self.tools.mkdir()
+        for name in ("tcp", "tcp6", "ip_local_port_range"):
+            path = self.proc / ("sys/net/ipv4" if name.startswith("ip") else "net") / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("32768\t60999\n" if name.startswith("ip") else "")
+        for pid in (1, 50):
+            self.process(pid, 0, "nginx: master process nginx")
+
+    def process(self, pid: int, parent: int, title: str, *sockets: int) -> None:
+        folder = self.proc / str(pid)
+        (folder / "fd").mkdir(parents=True)
+        (folder / "cmdline").write_text(f"{title}\0")
+        (folder / "stat").write_text(f"{pid} (ng) inx) S {parent} {' 0' * 17} {100 * pid} 0\n")
+        for number, inode in enumerate(sockets):
+            (folder / "fd" / str(number)).symlink_to(f"socket:[{inode}]")
+
+    def ending(self, pid: int, parent: int, *sockets: int) -> None:
+        self.process(pid, parent, "nginx: worker process is shutting down", *sockets)
+
+    def ls(self, script: str) -> None:
+        """What `ls` does here; `really` is the true one."""
+        path = self.tools / "ls"
+        path.write_text(f'#!/bin/sh\nreally() {{ /bin/ls "$@"; }}\n{script}\n')
+        path.chmod(0o755)
+
+    def run(self, script: str, *argv: str) -> list[str]:
+        script = script.replace("/proc", str(self.proc))
+        path = f"{self.tools}:/usr/bin:/bin"
+        done = subprocess.run(
+            ["sh", "-c", script, *argv], capture_output=True, text=True, check=True, env={"PATH": path}
+        )
+        return done.stdout.splitlines()
+
+    def look(self, *masters: int) -> Sockets:
+        return read_sockets(self.run(LOOK), masters)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_a_look_tells_what_each_worker_holds_and_whose_it_is(machine: Machine) -> None:
+    (machine.proc / "net/tcp").write_text(row("0100000A:9C41", 11) + "\n")
+    machine.ending(7, 1, 11, 99)
+    machine.process(8, 1, "nginx: worker process", 12)
+    seen = machine.look(1)
+    assert (seen.held, seen.started, set(seen.own)) == ({7: {11, 99}}, {7: 700}, {7})
+    assert seen.first[11] == seen.second[11] == Socket(("10.0.0.2", 80), ("10.0.0.1", 40001), "01", 11)
+
+
+def test_a_socket_that_goes_while_it_is_listed_is_no_ban_on_reading(machine: Machine) -> None:
+    """GNU's ls exits with 1 then."""
+    machine.ending(7, 1, 11)
+    machine.ls('really "$@"; exit 1')
+    assert machine.look(1).held == {7: {11}}
+
+
+def test_a_worker_whose_sockets_are_not_shown_cannot_be_read_but_is_known(machine: Machine) -> None:
+    machine.ending(7, 1, 11)
+    machine.ls('really "$@" | sed "s/ -> .*//"; exit 1')
+    seen = machine.look(1)
+    assert seen.held is None
+    assert seen.own == {7}
+
+
+@pytest.mark.parametrize(
+    ("masters", "held", "own"),
+    [
+        ((1,), {7, 9}, {7}),  # as where it looks: on the host, or in the host's pid namespace
+        ((4001, 4050), {7, 8, 9}, {7, 8}),  # elsewhere; both are ours
+        ((4001,), {7, 8, 9}, set()),  # elsewhere: whose is whose cannot be told
+        ((), {7, 8, 9}, set()),
+    ],
+)
+def test_workers_of_another_nginx_are_left_alone(
+    machine: Machine, masters: tuple[int, ...], held: set[int], own: set[int]
+) -> None:
+    machine.ending(7, 1)
+    machine.ending(8, 50)
+    machine.ending(9, 2)  # its master has died
+    machine.ls('really "$@"; echo "0 -> socket:[11]"')
+    seen = machine.look(*masters)
+    assert (set(seen.held or ()), set(seen.own)) == (held, own)
+    assert set(surplus(seen, 3, [])) == set(unfinished(seen, [OLD], [], unpaired=True)) == own
+
+
+def test_what_cannot_be_read_of_another_nginx_matters_not(machine: Machine) -> None:
+    machine.ending(7, 1, 11)
+    machine.ending(8, 50)
+    assert machine.look(1).held == {7: {11}}
+    assert machine.look(50).held is None
+
+
+def test_every_part_of_a_look_proves_nothing(machine: Machine) -> None:
+    (machine.proc / "net/tcp").write_text(row("0100000A:9C41", 11) + "\n")
+    machine.ending(7, 1, 99)
+    machine.ending(8, 1, 11, 98)
+    lines = machine.run(LOOK)
+    assert remaining(read_sockets(lines, [1]), [OLD], []) is not None
+    for end in range(len(lines)):
+        seen = read_sockets(lines[:end], [1])
+        assert (remaining(seen, [OLD], []), seen.own) == (None, frozenset()), lines[:end]
+
+
+def test_only_a_worker_that_shuts_down_is_ended_whoever_has_its_pid_by_now(machine: Machine) -> None:
+    machine.ending(7, 1)
+    machine.ending(8, 50)
+    machine.process(9, 1, "nginx: worker process")
+    script = 'kill() { echo "$@"; }\n' + END
+    assert machine.run(script, "TERM", "7", "9", "10") == ["-s TERM 7"]
+    assert machine.run(script, "TERM") == []
 
 
 def test_titles_tell_generations_apart() -> None:
     titles = ["nginx: master process nginx", "nginx: worker process", "nginx: worker process is shutting down",
               "nginx: cache manager process"]  # fmt: skip
     seen = workers(Process(pid, title) for pid, title in enumerate(titles))
-    assert seen == Workers(frozenset({1}), frozenset({2}))
+    assert seen == Workers(frozenset({1}), frozenset({2}), frozenset({0}))
 
 
 def test_a_token_survives_as_text() -> None:
@@ -178,10 +319,111 @@ def test_a_token_survives_as_text() -> None:
         ("http { server { ssl_ocsp on; } }", False),
         ("http { server { ssl_ocsp leaf; } }", False),
         ("http { server { location / { fastcgi_cache_background_update on; } } }", False),
+        ("http { server { http2 On; } }", False),
+        ("http { server { location / { ssi ON; } } }", False),
+        ("http { server { listen UNIX:/run/x; } }", False),
+        ("http { server { location / { proxy_cache c; } } }", False),
+        ("http { server { location / { proxy_cache off; } } }", True),
+        ("http { server { location / { proxy_cache_valid 1m; } } open_file_cache max=9; }", True),
+        ("http { server { location / { fastcgi_cache $zone; } } }", False),
+        ("http { server { location / { uwsgi_cache c; } } }", False),
+        ("http { server { location / { scgi_cache c; } } }", False),
+        ("http { server { location / { proxy_store on; } } }", False),
+        ("http { server { location / { proxy_store off; } } }", True),
+        ("http { server { location / { scgi_store /data$uri; } } }", False),
+        ("http { server { location / { post_action @log; } } }", False),
+        ("http { server { location / { echo_location /a; } } }", False),
+        ("http { server { location / { srcache_fetch GET /a; } } }", False),
+        ("http { otel_exporter { endpoint otel:4317; } }", False),
+        ("load_module modules/ngx_otel_module.so;", False),
+        ("load_module ngx_own_module.so;", False),
+        (
+            "load_module /usr/lib/nginx/modules/ngx_stream_module.so; load_module 'modules/ngx_http_geoip2_module.so';",
+            True,
+        ),
     ],
 )
 def test_when_sockets_prove_something(text: str, pairs: bool) -> None:
     assert (pids_only(LoadedConfig("/n", {"/n": text})) == "") is pairs
+
+
+NAMED = "location @web { proxy_pass http://web; }"
+STATIC = "location = /50x.html { root /srv; }"
+SHOP, WEB = "location /shop { proxy_pass http://shop; }", "location / { proxy_pass http://web; }"
+
+
+@pytest.mark.parametrize(
+    ("server", "pairs"),
+    [
+        # nginx's own answers about an upstream
+        (f"{SHOP} error_page 502 504 = @web; {NAMED}", False),
+        (f"{SHOP} {WEB} error_page 500 502 /50x.html; {STATIC}", True),
+        (f"{SHOP} {WEB} error_page 500 502 =200 /50x.html?from=$uri; {STATIC}", True),
+        (f"{SHOP} {WEB} error_page 500 502 /50x.html;", False),
+        (f"{SHOP} {WEB} error_page 500 502 /50x.html; location =/50x.html {{ root /srv; }}", True),
+        (f"{SHOP} error_page 500 502 /50x.html;", True),
+        (f"{SHOP} {WEB} location /errors/ {{ root /srv; }} error_page 502 /errors/502.html;", True),
+        (f"{SHOP} {WEB} location /errors/ {{ root /srv; }} error_page 502 /errors/;", False),
+        (f"{SHOP} {WEB} location /errors/ {{ root /srv; }} error_page 502 /errors/$status.html;", False),
+        (f"{SHOP} {WEB} error_page 502 $fallback;", False),
+        (f"{SHOP} {WEB} error_page 502 https://status.example$request_uri;", True),
+        (f"{SHOP} {WEB} error_page 502 $scheme://status.example/;", True),
+        (f"{SHOP} location ~ \\.html$ {{ proxy_pass http://web; }} error_page 502 /50x.html;", False),
+        (f"{SHOP} location ~* \\.HTML$ {{ proxy_pass http://web; }} error_page 502 /50x.html;", False),
+        (f"{SHOP} location ~ \\.(php|asp)$ {{ fastcgi_pass web:9000; }} error_page 502 /50x.html;", True),
+        (f"{SHOP} location ~ [^/]\\.php(/|$) {{ fastcgi_pass web:9000; }} error_page 502 /50x.html;", True),
+        (f"{SHOP} location ~ '(?>x{{2}})' {{ fastcgi_pass web:9000; }} error_page 502 /50x.html;", False),
+        (f"{SHOP} location ~ '(' {{ fastcgi_pass web:9000; }} error_page 502 /50x.html;", False),
+        (f"{SHOP} location ^~ /50x {{ root /srv; }} location ~ x {{ grpc_pass web; }} error_page 502 /50x;", True),
+        (f"{SHOP} location / {{ proxy_pass http://web; {STATIC} }} error_page 502 /50x.html;", True),
+        (f"{SHOP} {WEB} location = /50x.html {{ if ($a) {{ proxy_pass http://web; }} }} error_page 502 /50x.html;",
+         False),
+        (f"{SHOP} location = /50x {{ try_files $uri @web; }} error_page 502 /50x; {NAMED}", False),
+        (f"{SHOP} {WEB} location = /50x.html {{ try_files $uri =404; }} error_page 502 /50x.html;", True),
+        (f"{SHOP} {WEB} location = /50x.html {{ try_files $uri /50x.html; }} error_page 502 /50x.html;", True),
+        (f"{SHOP} {WEB} {STATIC} rewrite ^/old/ /new/ last; error_page 502 /50x.html;", True),
+        (f"{SHOP} {WEB} {STATIC} rewrite html$ / last; error_page 502 /50x.html;", False),
+        (f"{SHOP} {WEB} {STATIC} if ($a) {{ rewrite ^ https://b.example; }} error_page 502 /50x.html;", True),
+        (f"{SHOP} {WEB} {STATIC} if ($a) {{ rewrite ^ /b redirect; }} error_page 502 /50x.html;", True),
+        (f"{SHOP} {WEB} {STATIC} location /a {{ root /srv; error_page 502 /b; }} error_page 502 /50x.html;", False),
+        (f"{SHOP} error_page 502 /a; location /a {{ error_page 502 /b; grpc_pass grpc://web; }}", False),
+        (f"{SHOP} error_page 502 /nowhere; try_files $uri @web; {NAMED}", False),
+        # one that has one upstream sends on to no other
+        (f"error_page 502 /50x.html; {WEB} location /a {{ proxy_pass http://web/b; }}", True),
+        ("error_page 502 /50x.html; location / { proxy_pass http://$pick; }", False),
+        # statuses that nginx gives only before it asks an upstream, unless they are an upstream's
+        (f"{SHOP} location / {{ root /srv; error_page 301 401 403 404 405 429 = @web; }} {NAMED}", True),
+        (f"{SHOP} error_page 404 = @web; {NAMED} proxy_intercept_errors On;", False),
+        (f"{SHOP} error_page 404 = @web; {NAMED} proxy_intercept_errors off;", True),
+        (f"{SHOP} error_page 502 /50x.html; error_page 404 = @web; {NAMED} {STATIC}", True),
+        (f"{SHOP} error_page 502 /50x.html; error_page 404 = @web; {NAMED} {STATIC} recursive_error_pages on;", False),
+        (f"{SHOP} error_page 404 = @web; {NAMED} proxy_next_upstream http_404;", False),
+        (f"{SHOP} error_page 404 = @web; {NAMED} location /f {{ internal; }}", False),
+        # where X-Accel-Redirect leads on purpose
+        (f"{SHOP} location /files/ {{ internal; root /srv; }} {WEB}", True),
+        (f"{SHOP} location /files/ {{ internal; proxy_pass http://web; }}", False),
+        (f"{SHOP} location /files/ {{ internal; location ~ x {{ proxy_pass http://web; }} }}", False),
+        (f"{SHOP} location /files/ {{ internal; rewrite ^/files/(.*) /$1 last; }} {WEB}", False),
+        (f"{SHOP} location /files/ {{ internal; try_files $uri =404; }} {WEB}", True),
+    ],
+)  # fmt: skip
+def test_pairs_prove_nothing_where_a_request_may_be_sent_on_from_one_upstream_to_another(
+    server: str, pairs: bool
+) -> None:
+    assert (pids_only(LoadedConfig("/n", {"/n": f"http {{ server {{ {server} }} }}"})) == "") is pairs
+
+
+def test_error_pages_of_all_servers_are_looked_for_in_each() -> None:
+    text = "http {{ error_page 502 /50x.html; include /s; server {{ {} }} }}"
+    for second, pairs in ((STATIC, True), (SHOP + WEB, False)):
+        config = LoadedConfig("/n", {"/n": text.format(second), "/s": f"server {{ {SHOP} {STATIC} {WEB} }}"})
+        assert pids_only(config) == ("" if pairs else "error_page 502 /50x.html (/n:1)")
+
+
+def test_of_a_program_in_the_configuration_only_the_beginning_is_told() -> None:
+    told = pids_only(LoadedConfig("/n", {"/n": f"http {{ access_by_lua '{'x' * 5000}'; }}"}))
+    assert told.startswith("access_by_lua xxx")
+    assert len(told) < 100
 
 
 class Reloaded:
@@ -264,13 +506,6 @@ def test_at_the_drain_limit_a_list_without_workers_is_no_leave_to_stop() -> None
     drain = Drain(Reloaded("3", ""), HandClock(), lambda: LoadedConfig("/n.conf", {}, (1, 26, 3)))  # type: ignore[arg-type]
     with pytest.raises(ProxyUnreachable, match="no worker of nginx is seen"):
         drain.cut(Token("edge", (10, 11)), None, [])
-
-
-def test_workers_that_are_to_end_have_not_ended_in_a_list_without_any() -> None:
-    ending = Reloaded("3", "+30 -10", "+30 -10", "", "", "+30 -10", "+30")
-    drain = Drain(ending, ending.clock, lambda: LoadedConfig("/n.conf", {}, (1, 26, 3)))  # type: ignore[arg-type]
-    assert drain.cut(Token("edge", (10,)), None, []) == 1
-    assert ending.at == 6, "looked at until it was seen without the old one"
 
 
 def test_a_taken_port_is_a_refusal_only_once_nginx_gave_up() -> None:

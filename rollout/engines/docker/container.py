@@ -70,16 +70,12 @@ class ContainerProcess:
         self._call(f"send SIG{name} to", lambda c, found: c.kill(found, signal=f"SIG{name}"), Retry.NEVER)
 
     def processes(self) -> list[Process]:
-        fixed = self._fixed()
-        direct = cgroup.processes(fixed["State"]["Pid"], fixed["Id"])
-        if direct is not None:
-            return direct
-        seen = self._call(
-            "list the processes of",
-            lambda c, found: reading.shaped(c.top(found, ps_args=PS_ARGS), {"Processes": [[str]]}),
-            Retry.ANY,
-        )
-        return reading.processes(seen)
+        """The main one is the first; where it is not to be seen, one without a title stands for it."""
+        main, seen = self._listed(self._fixed())
+        if not any(one.pid == main for one in seen):
+            main, seen = self._listed(self._inspect())  # it was restarted since
+        first = [one for one in seen if one.pid == main] or [Process(main, "")]
+        return [*first, *(one for one in seen if one.pid != main)]
 
     def output(self, since: float, until: float | None = None) -> list[str]:
         after = max(float(since), 0.001)  # the SDK refuses 0
@@ -108,18 +104,21 @@ class ContainerProcess:
         return reading.addresses(seen)
 
     def mount(self, host_path: str) -> Mount | None:
-        mounts = reading.mounts(self._fixed())
-        shared = [mount for mount in mounts if mount["Source"]]  # a tmpfs has none
-        wanted = os.path.realpath(host_path)
-        for mount in sorted(shared, key=lambda m: len(os.path.realpath(m["Source"])), reverse=True):
-            source = os.path.realpath(mount["Source"])
-            below = _below(wanted, source)
-            if below is None:
-                continue
-            inside = posixpath.join(mount["Destination"], below) if below else mount["Destination"]
-            if _visible(inside, mount, mounts):
-                return Mount(inside, single_file=not below and Path(source).is_file(), read_only=not mount["RW"])
-        return None
+        return _mounted(host_path, reading.mounts(self._fixed()))
+
+    def mount_at_rest(self, host_path: str) -> Mount | None:
+        """`mount` of the container that was named, running or not. Raises ProxyUnreachable when there is none."""
+        name = self._container
+        try:
+            seen = self._connection.call(
+                f"inspect {name}", lambda c: reading.inspection(c.inspect_container(name)), Retry.ANY
+            )
+        except EngineAnswer as answer:
+            if answer.status != 404:
+                raise
+            hint = "create it with x-rollout.proxy.config mounted, or correct x-rollout.proxy.container"
+            raise ProxyUnreachable(f"there is no container {name}", hint=hint) from answer
+        return _mounted(host_path, reading.mounts(seen))
 
     def host_path(self, path: str) -> str | None:
         inside = posixpath.normpath(path)
@@ -142,6 +141,19 @@ class ContainerProcess:
         return None
 
     # --- within ---------------------------------------------------------------------------------------------
+
+    def _listed(self, inspected: dict[str, Any]) -> tuple[int, list[Process]]:
+        """The pid of the main process by this inspection, and the processes there are, in any order."""
+        main = inspected["State"]["Pid"]
+        direct = cgroup.processes(main, inspected["Id"])
+        if direct is not None:
+            return main, direct
+        seen = self._call(
+            "list the processes of",
+            lambda c, found: reading.shaped(c.top(found, ps_args=PS_ARGS), {"Processes": [[str]]}),
+            Retry.ANY,
+        )
+        return main, reading.processes(seen)
 
     def _archive(self, path: str) -> tuple[int, str, bytes | None]:
         """Mode (Go's), where a symbolic link leads to, and the content of a regular file; (0, "", None) for nothing."""
@@ -247,6 +259,20 @@ def _below(path: str, folder: str) -> str | None:
         return ""
     prefix = folder.rstrip("/") + "/"
     return path[len(prefix) :] if path.startswith(prefix) else None
+
+
+def _mounted(host_path: str, mounts: Sequence[dict[str, Any]]) -> Mount | None:
+    shared = [mount for mount in mounts if mount["Source"]]  # a tmpfs has none
+    wanted = os.path.realpath(host_path)
+    for mount in sorted(shared, key=lambda m: len(os.path.realpath(m["Source"])), reverse=True):
+        source = os.path.realpath(mount["Source"])
+        below = _below(wanted, source)
+        if below is None:
+            continue
+        inside = posixpath.join(mount["Destination"], below) if below else mount["Destination"]
+        if _visible(inside, mount, mounts):
+            return Mount(inside, single_file=not below and Path(source).is_file(), read_only=not mount["RW"])
+    return None
 
 
 def _visible(inside: str, mount: dict[str, Any], mounts: Sequence[dict[str, Any]]) -> bool:
