@@ -30,7 +30,8 @@ class Prepared:
 def deploy(wired: Wired, wanted: Sequence[str], wishes: Wishes, emit: Sink, interrupted: Asked) -> list[Receipt]:
     """Bring the services (default: all with x-rollout) to what the project says. Faults of all of them are told before
     any is touched. Answers the receipts, none for a service that was there already. Raises RolloutError."""
-    prepared = prepare(wired, wanted, wishes)
+    preflight.refuse(wired.writing())
+    prepared = prepare(wired, wanted, wishes, interrupted)
     told = Relay(emit, lambda: [*prepared.findings, *wired.proxy.findings()])
     receipts = []
     for position, (name, request) in enumerate(prepared.requests):
@@ -39,16 +40,19 @@ def deploy(wired: Wired, wanted: Sequence[str], wishes: Wishes, emit: Sink, inte
     return [receipt for receipt in receipts if receipt is not None]
 
 
-def prepare(wired: Wired, wanted: Sequence[str], wishes: Wishes) -> Prepared:
+def prepare(wired: Wired, wanted: Sequence[str], wishes: Wishes, interrupted: Asked = bool) -> Prepared:
     """Refuse what cannot be deployed, fetch the images as wished. Raises UsageError, SpecError, ImageNotFound,
-    BuildFailed, ComposeError."""
+    BuildFailed, ComposeError, Interrupted."""
     wishes.refuse_for(wanted)
     names = targets.in_order(wired.loaded, wired.project, wanted)
     for name in names:
         wired.override(name, wishes.apply)
     found = wired.findings(names)
     preflight.refuse(found)
-    requests = [(name, _target(wired, name, wishes)) for name in names]
+    requests = []
+    for name in names:
+        _go_on(interrupted, names)
+        requests.append((name, _target(wired, name, wishes)))
     return Prepared(requests, found)
 
 
@@ -73,6 +77,7 @@ def rollback(
         now = choose()
         return request if now == chosen else request_for(now)
 
+    preflight.refuse(wired.writing())
     chosen = choose()
     request = request_for(chosen)
     told = Relay(emit, wired.proxy.findings)

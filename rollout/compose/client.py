@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,8 +15,10 @@ from typing import Any
 from rollout.compose import find, words
 from rollout.compose.dependencies import counted, counts_hold, dependencies
 from rollout.compose.document import parse
+from rollout.compose.lossy import lost_lines
 from rollout.compose.pin import never_pulled
 from rollout.compose.process import Output, Process
+from rollout.errors import Interrupted, UsageError
 
 ALL_PROFILES = "*"
 LOAD_TIMEOUT = 120.0
@@ -57,6 +60,7 @@ class LoadedProject:
     hashes: Mapping[str, str]
     files: tuple[str, ...] = ()  # the user's own, absolute: where faults are looked up
     warnings: tuple[str, ...] = ()
+    lossy: tuple[tuple[str | int, ...], ...] = ()  # places of texts that Compose has not written out whole
     from_files: bool = True  # False: from a text that was handed in; the files may say something else
 
 
@@ -77,8 +81,10 @@ class Compose:
         given = os.environ if environment is None else environment
         self._options = options
         self._environment = {**_QUICK, **{k: v for k, v in given.items() if not k.startswith(_PLUGIN_VARIABLES)}}
-        self._cwd = cwd or str(Path.cwd())
+        self._cwd = cwd or _here()
         self._loaded: LoadedProject | None = None
+        self._abandoned = threading.Event()
+        self._fetching: Process | None = None
 
     @cached_property
     def program(self) -> tuple[str, ...]:
@@ -92,7 +98,10 @@ class Compose:
     @cached_property
     def files(self) -> tuple[str, ...]:
         """The project's Compose files, absolute."""
-        return find.find_files(self._options.files, self._options.env_files, self._environment, self._cwd)
+        options = self._options
+        return find.find_files(
+            options.files, options.env_files, self._environment, self._cwd, options.project_directory
+        )
 
     @cached_property
     def directory(self) -> str:
@@ -198,14 +207,22 @@ class Compose:
         timeout: float = PULL_TIMEOUT,
     ) -> None:
         """Pull the service's image as its `pull_policy` says, with the Docker CLI's credentials. `progress` gets
-        Compose's lines. Raises ImageNotFound with the registry's words, EngineError, ComposeError."""
-        self._run("pull", service, config, timeout, arguments=[service], progress=progress)
+        Compose's lines. Raises ImageNotFound with the registry's words, EngineError, ComposeError, Interrupted."""
+        self._run("pull", service, config, timeout, arguments=[service], progress=progress, fetches=True)
 
     def build(
         self, service: str, *, progress: Callable[[str], None] | None = None, timeout: float = BUILD_TIMEOUT
     ) -> None:
-        """Build the service's image. `progress` gets the builder's lines. Raises BuildFailed, ComposeError."""
-        self._run("build", service, None, timeout, arguments=[service], progress=progress)
+        """Build the service's image. `progress` gets the builder's lines. Raises BuildFailed, ComposeError,
+        Interrupted."""
+        self._run("build", service, None, timeout, arguments=[service], progress=progress, fetches=True)
+
+    def abandon(self) -> None:
+        """From another thread: end the pull or build that is under way, and let none begin. What else goes on is left
+        to whoever began it."""
+        self._abandoned.set()
+        if (fetching := self._fetching) is not None:
+            fetching.abandon()
 
     def start_job(
         self,
@@ -235,11 +252,21 @@ class Compose:
         arguments: Sequence[str],
         progress: Callable[[str], None] | None = None,
         keep_open: Sequence[int] = (),
+        fetches: bool = False,
     ) -> None:
         flags = self._flags(self._options) if config is None else self._flags_of(config, self._options)
         argv = [*self.program, *flags, "--ansi", "never", "--progress", "plain", command, *arguments]
         process = self._start(argv, with_input=config is not None, merge=True, keep_open=keep_open)
-        output = process.stream(config, timeout, progress or _ignore)
+        if fetches:
+            self._fetching = process
+            if self._abandoned.is_set():  # before there was anything to end
+                process.abandon()
+        try:
+            output = process.stream(config, timeout, progress or _ignore)
+        finally:
+            self._fetching = None
+        if fetches and self._abandoned.is_set() and output.code != 0:
+            raise Interrupted(f"service {service}: interrupted while its image was fetched; nothing was touched")
         if output.code != 0:
             raise words.command_error(command, service, output.stdout)
 
@@ -271,6 +298,7 @@ class Compose:
             hashes=_hashes(hashed),
             files=self.files,
             warnings=words.warnings(resolved.stderr),
+            lossy=lost_lines(resolved.stdout),
         )
         return self._loaded
 
@@ -309,8 +337,15 @@ class Compose:
         set_here = self._environment.get("COMPOSE_PROFILES")
         if set_here is None:
             named = find.named_env_files(self._options.env_files, self._environment, self._cwd)
-            set_here = find.dotenv_value("COMPOSE_PROFILES", named, self.directory)
+            set_here = find.said_in_env_files(named, self.directory, self._environment).get("COMPOSE_PROFILES", "")
         return tuple(p.strip() for p in set_here.split(",") if p.strip())
+
+
+def _here() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError as error:
+        raise UsageError(f"there is no current directory: {error.strerror}", hint="cd to one that exists") from error
 
 
 def _ignore(_line: str) -> None:

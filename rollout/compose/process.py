@@ -49,6 +49,7 @@ class Process:
         """`merge` sends stderr where stdout goes, so that lines keep their order; `keep_open` are file descriptors that
         it inherits. Raises ComposeError."""
         self._what = _subcommand(argv)
+        self._ended = threading.Event()
         try:
             self._popen = subprocess.Popen(
                 list(argv), env=dict(environment), cwd=cwd, encoding="utf-8", errors="replace",
@@ -76,13 +77,11 @@ class Process:
 
     def stream(self, text: str | None, timeout: float, on_line: Callable[[str], None]) -> Output:
         """Like `finish`, handing over each line as it comes; `stdout` holds the last of them."""
-        timed_out, ended = threading.Event(), threading.Event()
+        timed_out = threading.Event()
 
         def end() -> None:
             timed_out.set()
-            self.terminate()  # the pipe stays open: it is being read
-            if not ended.wait(GRACE):
-                self._signal(signal.SIGKILL)
+            self._end()
 
         timer = threading.Timer(timeout, end)
         timer.daemon = True
@@ -100,12 +99,21 @@ class Process:
             self.kill()
             raise
         finally:
-            ended.set()
+            self._ended.set()
             timer.cancel()
             self._close()
         if timed_out.is_set():
             raise self._too_long(timeout)
         return Output(code, "\n".join(kept), "")
+
+    def abandon(self) -> None:
+        """From another thread: end it and its children while it is streamed. Waits for nothing."""
+        threading.Thread(target=self._end, name="abandon", daemon=True).start()
+
+    def _end(self) -> None:
+        self.terminate()  # the pipe stays open: it is being read
+        if not self._ended.wait(GRACE):
+            self._signal(signal.SIGKILL)
 
     def kill(self) -> None:
         """End it and its children: politely, then not. Nothing when it has ended."""

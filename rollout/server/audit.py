@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -20,7 +21,7 @@ LONGEST = 10_000_000  # bytes; then the file before the present one is given up
 
 
 class Audit:
-    """Safe from any thread. What is not written down is not done: `write` comes before the deed."""
+    """Safe from any thread and process. What is not written down is not done: `write` comes before the deed."""
 
     def __init__(self, directory: Path, clock: Clock) -> None:
         self._path, self._clock = directory / NAME, clock
@@ -79,8 +80,20 @@ class Audit:
     def _append(self, line: bytes) -> None:
         if self._path.exists() and self._path.stat().st_size > LONGEST:
             self._path.replace(self._before)
-        fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, line)
+            fcntl.flock(fd, fcntl.LOCK_EX)  # the command line records its wishes here as well
+            _write_whole(fd, line)
         finally:
             os.close(fd)
+
+
+def _write_whole(fd: int, line: bytes) -> None:
+    """At the end of the file, or nothing of it. Raises OSError."""
+    size = os.fstat(fd).st_size
+    if size and os.pread(fd, 1, size - 1) != b"\n":  # torn by a crash: what is glued to it could not be read either
+        line = b"\n" + line
+    written = os.write(fd, line)
+    if written < len(line):  # as on a disk that is nearly full
+        os.ftruncate(fd, size)
+        raise OSError(f"only {written} of {len(line)} bytes found room")

@@ -38,9 +38,9 @@ LOCK = "serve"  # a file of its own in the state directory, beside those of the 
 # seconds; the main thread, where Python handles signals, waits no longer than this at once: a signal that comes just as
 # a wait begins (after the interpreter's lock is let go, before the thread sleeps) is handled when the wait ends
 DEAF = 0.5
-LATE = (
-    30.0  # seconds without a look at the replicas, and a sidecar does not follow them (as in scripts/sidecar-healthy)
-)
+# seconds without a look at the replicas, and a sidecar does not follow them (as in scripts/sidecar-healthy); the same
+# ahead of the clock, which was set back: such a look would count until the clock has come there
+LATE = 30.0
 
 
 class Part(Protocol):
@@ -83,13 +83,14 @@ def serve(sidecar: Sidecar) -> None:
 
 def why_not_healthy(state: StateDirectory, clock: Clock) -> str:
     """Empty when this project's sidecar runs and has lately looked at the replicas. Creates nothing."""
-    holder = FileLock(state.path, clock).holder(LOCK)
-    if holder is None:
+    if FileLock(state.path, clock).holder(LOCK) is None:
         return "no sidecar of this project runs"
-    last = state.last_pass()
-    if last < float(str(holder.get("since", 0))):
+    last = state.last_pass()  # its own: `serve` forgets the former sidecar's
+    if not last:
         return "the sidecar has not looked at the replicas yet"
     late = clock.wall() - last
+    if late < -LATE:
+        return f"the sidecar last looked at the replicas {-late:.0f} s from now: the clock was set back"
     return f"the sidecar last looked at the replicas {late:.0f} s ago" if late > LATE else ""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -14,21 +14,22 @@ from rollout.report.words import said
 from rollout.server.bus import Bus, Numbered, Subscription
 
 PAUSE = 60.0  # seconds; an event ends the wait, and so does the end
+LAST_WORDS = 2.0  # seconds in which a reader may still take what was said before the end
 _WARNINGS = (events.Warned, events.StepFailed, events.UndoStarted, events.Recovering)
 
 
 @contextmanager
 def logging(bus: Bus, stream: TextIO, *, as_json: bool) -> Iterator[None]:
     """Write what the bus carries for the length of the block, to its last event. A reader that has gone away, or one
-    that is slow, holds nobody up."""
+    that is slow, holds nobody up; at the end it is waited for, LAST_WORDS at most, and the rest is lost."""
     with bus.listening() as subscription:
-        writer = threading.Thread(target=_write, args=(subscription, stream, as_json), name="logs")
+        writer = threading.Thread(target=_write, args=(subscription, stream, as_json), name="logs", daemon=True)
         writer.start()
         try:
             yield
         finally:
             subscription.close()
-            writer.join()
+            writer.join(LAST_WORDS)
 
 
 def line(numbered: Numbered, *, as_json: bool) -> str:
@@ -43,16 +44,27 @@ def line(numbered: Numbered, *, as_json: bool) -> str:
 
 
 def _write(subscription: Subscription, stream: TextIO, as_json: bool) -> None:
-    while True:
-        last = subscription.closed
-        for numbered in subscription.take(PAUSE):
-            if not isinstance(numbered.event, events.StepProgress):
-                with suppress(OSError, ValueError):
-                    stream.write(line(numbered, as_json=as_json) + "\n")
-        with suppress(OSError, ValueError):
-            stream.flush()
-        if last:
-            return
+    with suppress(OSError, ValueError), _apart(stream) as apart:
+        while True:
+            last = subscription.closed
+            for numbered in subscription.take(PAUSE):
+                if not isinstance(numbered.event, events.StepProgress):
+                    with suppress(OSError, ValueError):
+                        apart.write(line(numbered, as_json=as_json) + "\n")
+            with suppress(OSError, ValueError):
+                apart.flush()
+            if last:
+                return
+
+
+def _apart(stream: TextIO) -> AbstractContextManager[TextIO]:
+    """The same file by a stream of its own: one that waits for its reader is locked, and the interpreter, which flushes
+    `sys.stdout` when it ends, would wait as well."""
+    try:
+        fd = stream.fileno()
+    except (OSError, ValueError):  # in memory
+        return nullcontext(stream)
+    return open(fd, "w", encoding=stream.encoding, errors=stream.errors, closefd=False)
 
 
 def _is_warning(event: events.Event) -> bool:

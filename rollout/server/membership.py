@@ -38,7 +38,9 @@ class Membership:
     def __init__(self, project: LiveProject, clock: Clock, emit: Sink, readiness: Readiness) -> None:
         self._project, self._clock, self._emit, self._readiness = project, clock, emit, readiness
         self._news = News()
-        self._settling = Settling(project.options, clock, emit, self._news.tell, project.adapt)
+        self._settling = Settling(
+            project.options, lambda: project.wired.loaded.config, clock, emit, self._news.tell, project.adapt
+        )
         self._pace = Pace(clock)
         self._held: dict[str, float] = {}  # service -> when to look at it again: its lease is held, or it has to wait
         self._resync_at = clock.now()

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from rollout import actions
+from rollout.compose import Compose
 from rollout.errors import Bug, Interrupted, LockHeld, RolloutError, UsageError
 from rollout.events import Event, Finished, Sink
 from rollout.model import Strategy
@@ -119,7 +121,14 @@ class _Job:
         self.wanted = _digest(operation.asked)
         self.events = Bus(clock)
         self.abort = threading.Event()
+        self.compose: Compose | None = None  # once the project is loaded
         self.thread: threading.Thread | None = None
+
+    def interrupt(self) -> None:
+        """As a first Ctrl-C: a pull or build ends at once, a rollout knows itself when it may."""
+        self.abort.set()
+        if (compose := self.compose) is not None:
+            compose.abandon()
 
 
 class ThreadOperations:
@@ -132,6 +141,7 @@ class ThreadOperations:
         down each that is begun, whoever asked for it. What it raises keeps it from being begun."""
         self._wire, self._emit, self._clock, self._record = wire, emit, clock, record
         self._jobs: dict[int, _Job] = {}
+        self._ended: deque[int] = deque()  # in the order in which they ended: the wall clock may be set back
         self._changed = threading.Condition()
         self._loading = threading.BoundedSemaphore(LOADING)
         self._last = 0
@@ -143,7 +153,7 @@ class ThreadOperations:
             self._closed = True
             jobs = list(self._jobs.values())
         for job in jobs:
-            job.abort.set()
+            job.interrupt()
         self.join()
 
     def join(self) -> None:
@@ -194,7 +204,7 @@ class ThreadOperations:
         job = self._jobs.get(number)
         if job is None:
             return None
-        job.abort.set()
+        job.interrupt()
         return job.operation
 
     def events(self, number: int) -> Bus | None:
@@ -226,6 +236,7 @@ class ThreadOperations:
         with ExitStack() as stack:
             with self._loading:
                 wired = stack.enter_context(self._wire(asked, emit))
+            job.compose = wired.compose
             lock = _Queue(wired.ports.lock, self._clock, aborted, lambda: self._change(job, state="running"))
             wired.ports = replace(wired.ports, lock=lock)
             if asked.kind == "sync":
@@ -254,6 +265,9 @@ class ThreadOperations:
     def _change(self, job: _Job, **values: Any) -> None:
         with self._changed:
             job.operation = replace(job.operation, **values)
+            if job.operation.ended:
+                self._ended.append(job.operation.id)
+            job.compose = None
             self._changed.notify_all()
         job.events.wake()
 
@@ -275,9 +289,8 @@ class ThreadOperations:
         return None
 
     def _forget_old(self) -> None:
-        ended = sorted((job.operation.ended_at, number) for number, job in self._jobs.items() if job.operation.ended)
-        for _, number in ended[: max(0, len(ended) - KEPT)]:
-            del self._jobs[number]
+        while len(self._ended) > KEPT:
+            del self._jobs[self._ended.popleft()]
 
 
 def _digest(asked: Asked) -> str:

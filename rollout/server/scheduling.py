@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -20,7 +20,7 @@ from rollout.model import Project, Schedule
 from rollout.ports import Clock, Registry
 from rollout.server.operations import Asked, Operations
 from rollout.steps.run import Ports
-from rollout.watch.schedule import is_news, is_open, next_question, pause_after
+from rollout.watch.schedule import first_question, is_news, is_open, next_question, pause_after
 from rollout.wiring import wire
 
 LONGEST_WAIT = 60.0  # seconds; within it a changed schedule, or a clock that was set, is noticed
@@ -64,6 +64,7 @@ class Scheduling:
         self._clock, self._emit, self._chance = clock, emit, chance
         self._zone = zone or (lambda: local_zone(os.environ))
         self._agenda: dict[str, _Next] = {}
+        self._before = 0.0  # wall clock at the round before
         self._left: dict[str, str] = {}  # service -> the image that somebody has chosen instead
         self._trouble = ""
 
@@ -77,6 +78,7 @@ class Scheduling:
         schedules = {name: settings.schedule for name, settings in services.items() if settings.schedule}
         try:
             self._agenda = {name: self._planned(name, schedule, now) for name, schedule in schedules.items()}
+            self._before = now
             due = [name for name, entry in self._agenda.items() if entry.at <= now]
             if due:
                 with self._look() as looking:
@@ -93,26 +95,29 @@ class Scheduling:
 
     def _planned(self, name: str, schedule: Schedule, now: float) -> _Next:
         known = self._agenda.get(name)
-        if known is not None and known.schedule == schedule:
+        if known is not None and known.schedule == schedule and now >= self._before:
             return known
-        return _Next(schedule, next_question(schedule, 0.0, now, self._zone(), self._chance()))
+        # another schedule, or a clock that was set back: what was planned may be a year away
+        at = first_question(schedule, now, self._zone(), self._chance())
+        return _Next(schedule, at) if known is None else replace(known, schedule=schedule, at=at)
 
     def _ask(self, looking: Looking, service: str, image: str, entry: _Next) -> _Next:
+        schedule, asked, zone = entry.schedule, self._clock.wall(), self._zone()
+        if not is_open(schedule.windows, asked, zone):  # this round is late
+            return replace(entry, at=first_question(schedule, asked, zone, self._chance()))
         failures, operation = 0, entry.operation
-        if is_open(entry.schedule.windows, self._clock.wall(), self._zone()):
-            try:
-                offered = looking.registry.offered(image)
-            except RolloutError as error:
-                failures = entry.failures + 1
-                if failures == 1:
-                    self._emit(Warned(service, "registry", error.message))
-            else:
-                if entry.failures:
-                    self._emit(Notice(service, f"the registry answers again for {image}"))
-                operation = self._take_up(looking, service, image, offered, entry.operation)
-        after = pause_after(failures, entry.schedule)
-        at = next_question(entry.schedule, after, self._clock.wall(), self._zone(), self._chance())
-        return _Next(entry.schedule, at, failures, operation)
+        try:
+            offered = looking.registry.offered(image)
+        except RolloutError as error:
+            failures, asked = entry.failures + 1, self._clock.wall()  # it may have taken long to fail
+            if failures == 1:
+                self._emit(Warned(service, "registry", error.message))
+        else:
+            if entry.failures:
+                self._emit(Notice(service, f"the registry answers again for {image}"))
+            operation = self._take_up(looking, service, image, offered, entry.operation)
+        at = next_question(schedule, asked, pause_after(failures, schedule), zone, self._chance())
+        return _Next(schedule, at, failures, operation)
 
     def _take_up(self, looking: Looking, service: str, image: str, offered: str, last: int) -> int:
         under_way = self._operations.get(last) if last else None

@@ -1,5 +1,5 @@
 """What takes its time and concerns one service: to finish or undo what a dead run left, and to stop replicas that have
-been warm for long enough. Each with its own project and ports, as any other run would do it; few at once.
+been warm for long enough. Each with its own ports, as any other run would do it; few at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rollout.events import Sink, Warned
 from rollout.ports import Clock
 from rollout.wiring import Wired, wire
 
-AT_ONCE = 4  # each loads the project by two processes of Compose
+AT_ONCE = 4  # each loads the project by a process of Compose
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 300.0  # seconds between two attempts at a service that cannot be settled
 
 
@@ -27,18 +27,20 @@ class _Failure:
 
 
 class Settling:
-    """`tell(service)` is called when a service has been settled, or cannot be; `adapt` may change the ports of each
-    project that is wired for it."""
+    """`config` answers the project (YAML) that is followed: its files may be broken by now. `tell(service)` is called
+    when a service has been settled, or cannot be; `adapt` may change the ports of each project that is wired for it."""
 
     def __init__(
         self,
         options: Options,
+        config: Callable[[], str],
         clock: Clock,
         emit: Sink,
         tell: Callable[[str], None],
         adapt: Callable[[Wired], None] = lambda wired: None,
     ) -> None:
-        self._options, self._clock, self._emit, self._tell, self._adapt = options, clock, emit, tell, adapt
+        self._options, self._config, self._clock = options, config, clock
+        self._emit, self._tell, self._adapt = emit, tell, adapt
         self._workers = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="settle")
         self._under_way: dict[str, Future[None]] = {}
         self._failures: dict[str, _Failure] = {}
@@ -72,7 +74,7 @@ class Settling:
         self._tell(service)
 
     def _sync(self, service: str) -> None:
-        with wire(self._options, [service], self._clock, self._emit) as wired:
+        with wire(self._options, [service], self._clock, self._emit, config=self._config()) as wired:
             self._adapt(wired)
             sync_once(wired.ports, wired.project.services[service], self._emit, what=RECOVERY)
 

@@ -55,7 +55,9 @@ class View:
         for service in status["services"]:
             unproven = self._readiness.unproven(service["service"])
             for replica in service["replicas"]:
-                replica["ready"] = replica["ready"] and replica["id"] not in unproven
+                # who is ready for the pool is for the rollout to say, as long as there is one
+                checked = replica["pool"] == "in" or not service["unfinished"]
+                replica["ready"] = replica["ready"] and checked and replica["id"] not in unproven
         return status
 
     def known(self, *services: str) -> None:

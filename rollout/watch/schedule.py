@@ -11,20 +11,44 @@ from datetime import date, datetime, time, timedelta, tzinfo
 
 from rollout.model import Schedule, Window
 
-DAY = 24 * 60  # minutes
+DAY = 86_400.0  # seconds
 FIRST_PAUSE = 10.0  # seconds after the first failure to reach a registry; they double, up to the interval
+SEARCHED = 16  # days looked through for an opening: a weekly window that summer time skips comes again after 14
 
 
-def next_question(schedule: Schedule, after: float, now: float, zone: tzinfo, chance: float) -> float:
-    """When to ask: `after` seconds from now and a little later, within a window. `chance` (0 to 1) says how much later;
+def first_question(schedule: Schedule, now: float, zone: tzinfo, chance: float) -> float:
+    """When to ask for the first time: now and a little later, within a window. `chance` (0 to 1) says how much later;
     times are wall clock, seconds since the epoch."""
-    wanted = now + after + chance * schedule.jitter
-    if not schedule.windows:
-        return wanted
-    opens, closes = next_opening(schedule.windows, wanted, zone)
-    if opens <= wanted:
-        return wanted
-    return opens + chance * min(schedule.jitter, closes - opens)  # not all hosts at the stroke of two
+    return _within(schedule.windows, now, schedule.jitter, zone, chance)
+
+
+def next_question(schedule: Schedule, asked: float, pause: float, zone: tzinfo, chance: float) -> float:
+    """When to ask again: `pause` seconds after the question before and a little later, within a window. With windows an
+    interval counts without what jitter has added since the window opened: added each time, it would soon miss every
+    other window."""
+    whole = pause >= schedule.interval and schedule.windows
+    earliest = _an_interval_on(schedule, asked, zone) if whole else asked + pause
+    return _within(schedule.windows, earliest, min(schedule.jitter, pause), zone, chance)
+
+
+def _an_interval_on(schedule: Schedule, asked: float, zone: tzinfo) -> float:
+    late = min(schedule.jitter, schedule.interval / 2)  # the half: else a jitter of hours has it ask every moment
+    opened = _opening(schedule.windows, asked, zone)[2]
+    in_time = asked - late <= opened.timestamp() <= asked
+    since = opened if in_time else datetime.fromtimestamp(asked - late, zone)
+    days, rest = divmod(schedule.interval, DAY)
+    if days:  # of the local clock, as windows are: one that summer time brings after 23 hours is not missed
+        since += timedelta(days=days)
+    return since.timestamp() + rest
+
+
+def _within(windows: Sequence[Window], earliest: float, spread: float, zone: tzinfo, chance: float) -> float:
+    """Not all hosts at the stroke of two, and none so late that the window has closed when it asks."""
+    if not windows:
+        return earliest + chance * spread
+    opens, closes = next_opening(windows, earliest, zone)
+    begins = max(opens, earliest)
+    return begins + chance * min(spread, (closes - begins) / 2)
 
 
 def is_open(windows: Sequence[Window], now: float, zone: tzinfo) -> bool:
@@ -34,21 +58,30 @@ def is_open(windows: Sequence[Window], now: float, zone: tzinfo) -> bool:
 
 def next_opening(windows: Iterable[Window], at: float, zone: tzinfo) -> tuple[float, float]:
     """The window that is open then, or else the next one: when it opens and closes."""
+    return _opening(windows, at, zone)[:2]
+
+
+def _opening(windows: Iterable[Window], at: float, zone: tzinfo) -> tuple[float, float, datetime]:
+    """As `next_opening`, and when it opens by the local clock, which may have skipped that time."""
     today = datetime.fromtimestamp(at, zone).date()
-    days = [today + timedelta(days=offset) for offset in range(-1, 9)]
-    found = [opening for window in windows for opening in _openings(window, days, zone)]
-    return min((opens, closes) for opens, closes in found if closes > max(opens, at))
+    days = [today + timedelta(days=offset) for offset in range(-1, SEARCHED)]
+    found = [
+        (opens.timestamp(), closes.timestamp(), opens)
+        for window in windows
+        for opens, closes in _openings(window, days, zone)
+    ]
+    return min(opening for opening in found if opening[1] > max(opening[0], at))
 
 
-def _openings(window: Window, days: Iterable[date], zone: tzinfo) -> Iterator[tuple[float, float]]:
+def _openings(window: Window, days: Iterable[date], zone: tzinfo) -> Iterator[tuple[datetime, datetime]]:
     for day in days:
         if day.weekday() in window.days:
             last = day if window.ends > window.begins else day + timedelta(days=1)
-            yield _instant(day, window.begins, zone), _instant(last, window.ends, zone)
+            yield _local(day, window.begins, zone), _local(last, window.ends, zone)
 
 
-def _instant(day: date, minutes: int, zone: tzinfo) -> float:
-    return datetime.combine(day, time(*divmod(minutes, 60)), zone).timestamp()
+def _local(day: date, minutes: int, zone: tzinfo) -> datetime:
+    return datetime.combine(day, time(*divmod(minutes, 60)), zone)
 
 
 def pause_after(failures: int, schedule: Schedule) -> float:

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from rollout.clock import SystemClock
 from rollout.errors import UsageError
 from rollout.events import Sink
@@ -23,6 +25,7 @@ from rollout.journal import SqliteJournal
 from rollout.model import Counted, Pool, ProxyType, Revision, RevisionKey, WebhookSettings
 from rollout.server.audit import Audit
 from rollout.server.bus import Bus
+from rollout.server.http import peer
 from rollout.server.http.access import Access
 from rollout.server.http.app import application
 from rollout.server.http.limits import Limits, Rate
@@ -65,6 +68,9 @@ class CountedProxy:
     def mark(self, service: str) -> str:
         return "mark"
 
+    def pool(self, service: str) -> Pool | None:
+        return None
+
     def count_and_mark(self, service: str, marker: str) -> tuple[Counted, str]:
         return Counted(), "mark"
 
@@ -84,7 +90,8 @@ class FixedView(View):
         project = SimpleNamespace(
             name="shop", services=dict.fromkeys(SERVICES), webhook=webhook, proxy=SimpleNamespace(type=ProxyType.NGINX)
         )
-        ports = SimpleNamespace(journal=journal, proxy=CountedProxy())
+        engine = SimpleNamespace(replicas=lambda service: [])
+        ports = SimpleNamespace(journal=journal, proxy=CountedProxy(), engine=engine)
         lock = SimpleNamespace(holder=lambda service: {"pid": 1})
         self._wired = SimpleNamespace(project=project, ports=ports, journal=journal, proxy=ports.proxy, lock=lock)
         self._alone = threading.Lock()
@@ -176,6 +183,21 @@ def serving(
 ) -> Iterator[Api]:
     """HTTP on `api.sock` in the directory and on a free port of loopback, until the end of the block. `perform` is
     what an operation does instead of wiring a project; it may raise."""
+    with contextlib.ExitStack() as stack:
+        if tcp is None:
+            listen = f"127.0.0.1:{stack.enter_context(kept_port())}"
+            tcp = Tcp(listen=listen, token_file=str(directory / "token"))
+        yield stack.enter_context(_serving(directory, perform, limits, webhook, tcp))
+
+
+@contextmanager
+def _serving(
+    directory: Path,
+    perform: Callable[[Asked, Sink], None],
+    limits: Limits,
+    webhook: WebhookSettings | None,
+    tcp: Tcp,
+) -> Iterator[Api]:
     clock = SystemClock()
     bus = Bus(clock)
     journal = SqliteJournal(directory / "state.db", clock)
@@ -189,7 +211,6 @@ def serving(
         raise UsageError("this project is not real")
 
     (directory / "token").write_text(f"ci:{TOKEN}\n")
-    tcp = tcp or Tcp(listen=f"127.0.0.1:{free_port()}", token_file=str(directory / "token"))
     audit = Audit(directory, clock)
     operations, traffic = ThreadOperations(wire, bus, clock, audit.begun), Traffic(view, clock)
     metrics = Metrics(view, traffic, Tally(reloads=3, refusals=1), clock)
@@ -269,10 +290,26 @@ def receipt(rollout: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def free_port() -> int:
+def hasty_once_it_has_answered(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """A request's head has to come within so many seconds, but not the first one of all: a machine may be busy."""
+    complete = peer.PeerProtocol.on_response_complete
+
+    def completed(protocol: peer.PeerProtocol) -> None:
+        monkeypatch.setattr(peer, "REQUEST", seconds)
+        complete(protocol)
+
+    monkeypatch.setattr(peer, "REQUEST", 60.0)
+    monkeypatch.setattr(peer.PeerProtocol, "on_response_complete", completed)
+
+
+@contextmanager
+def kept_port() -> Iterator[int]:
+    """A free port of loopback that nobody else is given in this block, while a server that reuses addresses can listen
+    on it."""
     with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+        yield int(sock.getsockname()[1])
 
 
 def with_token(headers: Mapping[str, str] | None = None) -> dict[str, str]:

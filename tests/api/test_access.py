@@ -20,7 +20,7 @@ from rollout.events import Warned
 from rollout.server.http import peer
 from rollout.server.http.limits import Limits, Rate
 from rollout.server.listening import Tcp, read_tokens, unix_socket
-from tests.api.bench import TOKEN, Api, connect, free_port, serving, with_token
+from tests.api.bench import TOKEN, Api, connect, hasty_once_it_has_answered, kept_port, serving, with_token
 
 DEPLOY = {"services": ["web"]}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -38,6 +38,12 @@ def logged_in(api: Api) -> dict[str, str]:
     answer = api.tcp("POST", "/login", raw=f"token={TOKEN}".encode(), headers={**FORM, "Origin": origin})
     assert (answer.status, answer.headers["location"]) == (303, "/")
     return {"Cookie": answer.headers["set-cookie"].partition(";")[0], "Origin": origin}
+
+
+def performed(api: Api) -> int:
+    """How many operations were begun: each begins in a thread of its own, after its answer."""
+    api.site.operations.join()  # type: ignore[attr-defined]
+    return len(api.performed)
 
 
 def csrf_of(api: Api, headers: dict[str, str]) -> str:
@@ -89,6 +95,12 @@ def test_a_token_file_that_is_no_good_is_refused(tmp_path: Path, text: str | Non
         read_tokens(str(file))
 
 
+@pytest.fixture
+def port() -> Iterator[int]:
+    with kept_port() as port:
+        yield port
+
+
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CA, a server's certificate for localhost, a client's of that CA, and one of a stranger."""
@@ -110,9 +122,9 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_clients_certificate_is_a_way_in_and_its_name_is_who(certificates: Path, tmp_path: Path) -> None:
+def test_a_clients_certificate_is_a_way_in_and_its_name_is_who(certificates: Path, tmp_path: Path, port: int) -> None:
     at = {name: str(certificates / name) for name in ("localhost.pem", "localhost.key", "ca.pem")}
-    tcp = Tcp(f"127.0.0.1:{free_port()}", "", at["localhost.pem"], at["localhost.key"], at["ca.pem"])
+    tcp = Tcp(f"127.0.0.1:{port}", "", at["localhost.pem"], at["localhost.key"], at["ca.pem"])
     tcp.refuse()
 
     def asked(name: str) -> tuple[int, str]:
@@ -133,12 +145,12 @@ def test_a_clients_certificate_is_a_way_in_and_its_name_is_who(certificates: Pat
 
 
 def test_a_client_over_tls_that_asks_no_more_is_let_go_without_a_word(
-    certificates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    certificates: Path, tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It does not answer the end of the session, as one that keeps its connection for later does not."""
-    monkeypatch.setattr(peer, "REQUEST", 0.3)
+    hasty_once_it_has_answered(monkeypatch, 0.3)
     at = [str(certificates / name) for name in ("localhost.pem", "localhost.key", "ca.pem")]
-    tcp = Tcp(f"127.0.0.1:{free_port()}", "", at[0], at[1], at[2])
+    tcp = Tcp(f"127.0.0.1:{port}", "", at[0], at[1], at[2])
     trust = ssl.create_default_context(cafile=certificates / "ca.pem")
     trust.load_cert_chain(certificates / "deployer.pem", certificates / "deployer.key")
     looks: list[int] = []
@@ -179,13 +191,13 @@ def test_the_cookie_is_for_no_script_and_no_other_site(api: Api) -> None:
 
 def test_a_browser_changes_something_only_from_our_own_page(api: Api) -> None:
     browser = logged_in(api)
-    begun = len(api.performed)
+    begun = performed(api)
     ours = {**browser, "Rollout-Csrf": csrf_of(api, browser)}
     assert api.tcp("POST", "/v1/deploy", DEPLOY, browser).status == 403
     assert api.tcp("POST", "/v1/deploy", DEPLOY, {**ours, "Rollout-Csrf": "guess"}).status == 403
     assert api.tcp("POST", "/v1/deploy", DEPLOY, {**ours, "Origin": "http://evil.example"}).status == 403
     assert api.tcp("POST", "/v1/deploy", DEPLOY, {**ours, "Sec-Fetch-Site": "cross-site"}).status == 403
-    assert len(api.performed) == begun
+    assert performed(api) == begun
     assert api.tcp("POST", "/v1/deploy", DEPLOY, ours).status == 202
 
 
@@ -248,12 +260,12 @@ def test_only_the_pages_own_files_are_served(api: Api) -> None:
 
 
 def test_a_request_that_is_too_large_is_refused(api: Api) -> None:
-    begun = len(api.performed)
+    begun = performed(api)
     big = {"services": ["x" * 100_000]}
     assert api.tcp("POST", "/v1/deploy", big, with_token()).status == 413
     huge = {"config": "x" * 17_000_000}
     assert api.unix("POST", "/v1/deploy", huge).status == 413
-    assert len(api.performed) == begun
+    assert performed(api) == begun
 
 
 def test_a_project_is_only_taken_over_the_socket(api: Api) -> None:

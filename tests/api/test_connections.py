@@ -12,7 +12,7 @@ import pytest
 
 from rollout.events import Warned
 from rollout.server.http import limits, peer
-from tests.api.bench import TOKEN, Api, connect, serving
+from tests.api.bench import TOKEN, Api, connect, hasty_once_it_has_answered, serving
 
 ICON = b"GET /static/icon.svg HTTP/1.1\r\nHost: localhost\r\n\r\n"
 SCRIPT = b"GET /static/page.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -35,7 +35,9 @@ def answered(client: socket.socket) -> None:
     """ICON's answer has come, and nothing after it."""
     heard = b""
     while not heard.endswith(b"</svg>\n"):
-        heard += client.recv(65536)
+        more = client.recv(65536)
+        assert more, f"it was closed after {heard!r}"
+        heard += more
 
 
 def to_its_end(client: socket.socket) -> bytes:
@@ -56,20 +58,24 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("start", [b"", b"G", b"GET / HTTP/1.1\r\n"])
 @pytest.mark.parametrize("place", [tcp, unix])
-def test_a_request_that_does_not_come_is_not_waited_for(tmp_path: Path, place: Place, start: bytes) -> None:
+def test_a_request_that_does_not_come_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Place, start: bytes
+) -> None:
     with serving(tmp_path) as api:
         first = place(api)
         first.sendall(start)
         assert to_its_end(first) == b""
+        hasty_once_it_has_answered(monkeypatch, 0.5)
         client = place(api)
         client.sendall(ICON)
         answered(client)
-        client.sendall(start)
+        with contextlib.suppress(BrokenPipeError):  # it is over by now
+            client.sendall(start)
         assert to_its_end(client) == b"", "nor the next one"
 
 
-@pytest.mark.usefixtures("hasty")
-def test_a_body_that_nobody_wants_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_body_that_nobody_wants_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hasty_once_it_has_answered(monkeypatch, 0.5)
     with serving(tmp_path) as api:
         client = tcp(api)
         client.sendall(PART % b"/v1/deploy")
@@ -91,7 +97,9 @@ def test_a_body_has_to_be_complete_in_time(
             client.sendall(b" ")
         answer = b""
         while not answer.endswith(b"}"):
-            answer += client.recv(65536)
+            more = client.recv(65536)
+            assert more, f"it was closed after {answer!r}"
+            answer += more
     assert answer.startswith(b"HTTP/1.1 408 ") and b'"error":"TooSlow"' in answer
 
 
@@ -133,11 +141,11 @@ def until_gone(api: Api, client: tuple[str, int]) -> None:
 
 
 def test_an_answer_is_not_cut_however_slowly_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer, "REQUEST", 0.5)
+    hasty_once_it_has_answered(monkeypatch, 0.5)
     monkeypatch.setattr(peer, "UNREAD", 1.5)
     with serving(tmp_path) as api, unix(api) as client:
         api.site.view.shown["project"] = LONG  # type: ignore[attr-defined]
-        client.sendall(PROJECT)
+        client.sendall(ICON + PROJECT)
         heard = 0
         for _ in range(16):
             heard += len(client.recv(1_000_000))
@@ -145,13 +153,15 @@ def test_an_answer_is_not_cut_however_slowly_it_is_read(tmp_path: Path, monkeypa
         assert heard + len(to_its_end(client)) > len(LONG)
 
 
-@pytest.mark.usefixtures("hasty")
-def test_a_stream_is_kept_while_nothing_goes_on(tmp_path: Path) -> None:
+def test_a_stream_is_kept_while_nothing_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hasty_once_it_has_answered(monkeypatch, 0.5)
     with serving(tmp_path) as api, unix(api) as stream:
         stream.sendall(ICON + b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         heard = b""
         while b": rollout" not in heard:
-            heard += stream.recv(65536)
+            more = stream.recv(65536)
+            assert more, f"it was closed after {heard!r}"
+            heard += more
         assert to_its_end(tcp(api)) == b"", "it came later and is over: so is the stream's own time"
         api.site.bus(Warned("", "later", "still heard"))
         while b"still heard" not in heard:

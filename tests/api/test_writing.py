@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import resource
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from rollout.errors import LockHeld, NotUndone
+from rollout.errors import Interrupted, LockHeld, NotUndone, StateError, UsageError
 from rollout.events import Notice, Sink
 from rollout.model import WebhookSettings
 from rollout.notify.message import signature
@@ -19,7 +22,9 @@ from rollout.server import operations
 from rollout.server.audit import Audit
 from rollout.server.http import streams
 from rollout.server.http.webhook import HEADER, _allowed
-from rollout.server.operations import KEPT, LOADING, Asked
+from rollout.server.operations import KEPT, LOADING, Asked, ThreadOperations
+from rollout.steps.run import Ports
+from rollout.wiring import Wired
 from tests.api.bench import Answer, Api, connect, receipt, serving
 from tests.clocks import HandClock
 
@@ -38,6 +43,11 @@ def ended(api: Api, answer: Answer) -> dict[str, Any]:
     assert answer.status == 202, answer.body
     found: dict[str, Any] = api.unix("GET", f"/v1/operations/{answer.json['id']}?wait=20").json
     return found
+
+
+def begun(api: Api) -> list[str]:
+    """The operations that were begun. Each performs in a thread of its own, later; it is recorded before its answer."""
+    return [line["what"] for line in api.audited() if line["what"] in operations.KINDS]
 
 
 # --- operations -------------------------------------------------------------------------------------------------
@@ -109,7 +119,7 @@ def test_what_is_refused_is_said_as_for_a_file(api: Api, body: object, words: st
 def test_what_is_not_json_is_refused(api: Api, raw: bytes) -> None:
     assert api.unix("POST", "/v1/deploy", raw=raw).status == 422
     assert api.unix("POST", "/v1/deploy", raw=b"{}", headers={"Content-Type": "text/plain"}).status == 415
-    assert api.performed == []
+    assert begun(api) == []
 
 
 def test_what_has_ended_is_kept_for_a_while_and_without_the_project_that_came_with_it(api: Api) -> None:
@@ -137,6 +147,58 @@ def test_what_ended_last_is_kept_whenever_it_was_begun(tmp_path: Path) -> None:
         ended(api, first)
         ended(api, api.unix("POST", "/v1/deploy", {"services": ["web"]}))
         assert api.unix("POST", "/v1/deploy", {"services": ["api"]}, key).json["id"] == first.json["id"]
+
+
+def test_what_ended_last_is_kept_although_the_clock_was_set_back() -> None:
+    clock, begun = HandClock(1.7e9), list[Asked]()
+
+    def wire(asked: Asked, emit: Sink) -> AbstractContextManager[Wired]:
+        begun.append(asked)
+        raise UsageError("this project is not real")
+
+    operations = ThreadOperations(wire, lambda event: None, clock, lambda asked: None)
+
+    def ask(key: str = "") -> int:
+        number = operations.submit(Asked("deploy", ("web",), "api:ci", key=key)).id
+        operations.join()
+        return number
+
+    for _ in range(KEPT):
+        ask()
+    clock.time -= 7200
+    first = ask("build-1234")
+    ask()
+    ask()
+    assert ask("build-1234") == first
+    assert [asked.key for asked in begun].count("build-1234") == 1
+
+
+@pytest.mark.parametrize("how", ["asked for", "the sidecar stops"])
+def test_an_image_that_is_fetched_for_ever_holds_up_no_interruption(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetching, abandoned, stop = threading.Event(), threading.Event(), threading.Event()
+    wired = SimpleNamespace(compose=SimpleNamespace(abandon=abandoned.set), ports=Ports(*[None] * 10))  # type: ignore[arg-type]
+
+    def fetch(*_: object) -> None:
+        fetching.set()
+        assert abandoned.wait(60)
+        raise Interrupted("service web: interrupted while its image was fetched")
+
+    monkeypatch.setattr("rollout.actions.deploy", fetch)
+    operations = ThreadOperations(
+        lambda asked, emit: nullcontext(cast("Wired", wired)), lambda event: None, HandClock(0), lambda asked: None
+    )
+    part = threading.Thread(target=operations.run, args=(stop,))
+    part.start()
+    number = operations.submit(Asked("deploy", ("web",), "schedule")).id
+    assert fetching.wait(60)
+    if how == "asked for":
+        operations.abort(number)
+    else:
+        stop.set()
+    ended_as = operations.wait(number, 60)
+    stop.set()
+    part.join()
+    assert ended_as is not None and ended_as.exit_code == 130
 
 
 def test_few_projects_are_loaded_at_once(tmp_path: Path) -> None:
@@ -176,7 +238,7 @@ def test_one_key_is_one_operation(api: Api) -> None:
     assert first.json["id"] == again.json["id"]
     assert (other.status, "idempotency key" in other.json["message"]) == (422, True)
     ended(api, first)
-    assert len(api.performed) == 1
+    assert len(begun(api)) == 1
     assert api.unix("POST", "/v1/deploy", {}, {"Idempotency-Key": "k" * 300}).status == 422
 
 
@@ -187,7 +249,7 @@ def test_another_project_under_the_same_key_is_another_request(api: Api) -> None
     ended(api, first)
     assert api.unix("POST", "/v1/deploy", two, key).status == 422, "also when the project is no longer kept"
     assert api.unix("POST", "/v1/deploy", one, key).json["id"] == first.json["id"]
-    assert len(api.performed) == 1
+    assert len(begun(api)) == 1
 
 
 def test_a_wish_reaches_the_rollout_with_the_name_of_who_has_it(api: Api) -> None:
@@ -252,7 +314,9 @@ def test_a_stream_lives_whatever_else_goes_on(tmp_path: Path, monkeypatch: pytes
             sock.sendall(b"GET /v1/events?service=web HTTP/1.1\r\nHost: localhost\r\n\r\n")
             heard = b""
             while heard.count(b": still here") < 3:
-                heard += sock.recv(65536)
+                more = sock.recv(65536)
+                assert more, f"it was closed after {heard!r}"
+                heard += more
         finally:
             over.set()
             other.join()
@@ -321,6 +385,13 @@ def test_a_signed_request_deploys_an_allowed_image_and_needs_no_token(api: Api) 
     assert ended(api, api.tcp("POST", "/v1/webhook", raw=raw, headers=headers))["who"] == "webhook"
     (asked,) = api.performed
     assert (asked.kind, asked.services, asked.image) == ("deploy", ("web",), BODY["image"])
+    assert asked.pull == "always", "its tag may have moved"
+
+
+def test_a_signed_request_may_ask_for_an_image_that_is_here(api: Api) -> None:
+    raw, headers = signed({**BODY, "pull": "missing"})
+    ended(api, api.tcp("POST", "/v1/webhook", raw=raw, headers=headers))
+    assert [asked.pull for asked in api.performed] == ["missing"]
 
 
 def test_a_request_counts_once_also_for_the_next_sidecar(api: Api, tmp_path: Path) -> None:
@@ -329,13 +400,13 @@ def test_a_request_counts_once_also_for_the_next_sidecar(api: Api, tmp_path: Pat
     ended(api, first)
     again = api.tcp("POST", "/v1/webhook", raw=raw, headers=headers)
     assert (again.status, again.json["id"]) == (202, first.json["id"]), "its answer was lost: it is given again"
-    assert len(api.performed) == 1
+    assert len(begun(api)) == 1
     (tmp_path / "next").mkdir()
     (tmp_path / "next/audit.log").write_text((tmp_path / "audit.log").read_text())
     with serving(tmp_path / "next", webhook=WebhookSettings(str(tmp_path / "secret"), ("*",))) as after:
         answer = after.tcp("POST", "/v1/webhook", raw=raw, headers=headers)
         assert answer.status == 403 and "not begun again" in answer.json["message"]
-        assert after.performed == []
+        assert begun(after) == ["deploy"], "by the one before it"
 
 
 def test_a_request_that_began_nothing_may_be_sent_again(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,7 +434,7 @@ def test_a_request_that_began_nothing_may_be_sent_again(api: Api, monkeypatch: p
 def test_no_other_request_begins_anything(api: Api, body: object, late: int, secret: bytes, status: int) -> None:
     raw, headers = signed(body, late, secret)
     assert api.tcp("POST", "/v1/webhook", raw=raw, headers=headers).status == status
-    assert api.performed == []
+    assert begun(api) == []
 
 
 DIGEST = f"sha256:{'0' * 64}"
@@ -393,7 +464,7 @@ def test_a_secret_that_cannot_be_read_is_no_fault_of_the_request(api: Api, tmp_p
     (tmp_path / "secret").unlink()
     answer = api.tcp("POST", "/v1/webhook", raw=raw, headers=headers)
     assert answer.status == 503 and "secret_file cannot be read" in answer.json["message"]
-    assert api.performed == []
+    assert begun(api) == []
 
 
 def test_wrong_signatures_do_not_fill_the_record(tmp_path: Path) -> None:
@@ -405,6 +476,38 @@ def test_wrong_signatures_do_not_fill_the_record(tmp_path: Path) -> None:
     assert [(line["at"], line.get("unrecorded")) for line in audit.lines()] == [(1.7e9, None), (1.7e9 + 63, 3)]
 
 
+@contextmanager
+def full_at(size: int) -> Iterator[None]:
+    """No file may grow beyond so many bytes: a write is cut short there, and the next one fails."""
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, former[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+
+
+def test_a_record_that_finds_no_room_leaves_nothing_and_begins_nothing(tmp_path: Path) -> None:
+    audit, log = Audit(tmp_path, HandClock(1.7e9)), tmp_path / "audit.log"
+    audit.begun(Asked("deploy", ("web",), "webhook", key="first"))
+    before = log.read_bytes()
+    with full_at(len(before) + 40), pytest.raises(StateError, match="nothing was begun"):
+        audit.begun(Asked("deploy", ("web",), "webhook", key="torn"))
+    assert log.read_bytes() == before
+    audit.begun(Asked("deploy", ("web",), "webhook", key="next"))
+    assert [line["key"] for line in audit.lines()] == ["first", "next"]
+
+
+def test_a_record_after_one_that_a_crash_has_torn_is_a_line_of_its_own(tmp_path: Path) -> None:
+    audit, log = Audit(tmp_path, HandClock(1.7e9)), tmp_path / "audit.log"
+    audit.write("webhook", "deploy", key="first")
+    log.write_bytes(log.read_bytes() + b'{"at": 17')
+    audit.write("webhook", "deploy", key="next")
+    audit.write("webhook", "deploy", key="last")
+    assert [line["key"] for line in audit.lines()] == ["first", "next", "last"]
+    assert len(log.read_bytes().splitlines()) == 4
+
+
 def test_a_changed_body_or_time_does_not_pass(api: Api) -> None:
     raw, headers = signed(BODY)
     other = raw.replace(b"web:7", b"web:8")
@@ -413,7 +516,7 @@ def test_a_changed_body_or_time_does_not_pass(api: Api) -> None:
     later = {HEADER: headers[HEADER].replace(at, f"t={int(at[2:]) + 1}")}
     assert api.tcp("POST", "/v1/webhook", raw=raw, headers=later).status == 401
     assert api.tcp("POST", "/v1/webhook", BODY).status == 401
-    assert api.performed == []
+    assert begun(api) == []
 
 
 def test_the_secret_is_nowhere(api: Api, tmp_path: Path) -> None:

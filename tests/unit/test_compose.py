@@ -10,6 +10,7 @@ import textwrap
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,6 +19,8 @@ from rollout.compose import Compose, Options
 from rollout.compose.dependencies import counted, counts_hold
 from rollout.compose.document import parse
 from rollout.compose.find import find_directory, find_files, find_program
+from rollout.compose.lossy import lost_lines
+from rollout.compose.process import Process
 from rollout.compose.words import command_error, config_error, said, warnings
 from rollout.errors import (
     BuildFailed,
@@ -25,6 +28,7 @@ from rollout.errors import (
     EngineError,
     ExitCode,
     ImageNotFound,
+    Interrupted,
     RolloutError,
     SpecError,
     UsageError,
@@ -138,6 +142,62 @@ def test_files_are_found_by_composes_rules(tmp_path: Path) -> None:
     assert find_files((), (), {"COMPOSE_FILE": "p.yml:/q.yml"}, cwd) == (f"{cwd}/p.yml", "/q.yml")
     assert find_files((), (), {"COMPOSE_FILE": "p|q", "COMPOSE_PATH_SEPARATOR": "|"}, cwd) == (f"{cwd}/p", f"{cwd}/q")
     assert find_files(("../f.yml", "-"), (), {"COMPOSE_FILE": "p.yml"}, cwd) == (f"{tmp_path}/a/f.yml", "-")
+
+
+def test_files_are_looked_for_in_the_project_directory(tmp_path: Path) -> None:
+    for name in ("here/compose.yaml", "shop/compose.yaml", "shop/deep/x", "here/y.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    here, shop = f"{tmp_path}/here", f"{tmp_path}/shop"
+    assert find_files((), (), {}, here, shop) == (f"{shop}/compose.yaml",)
+    assert find_files((), (), {}, here, "../shop") == (f"{shop}/compose.yaml",)
+    assert find_files((), (), {}, here, "../shop/deep") == (f"{shop}/compose.yaml",), "a parent's, as Compose does"
+    (tmp_path / "shop/.env").write_text("COMPOSE_FILE=x.yaml")
+    (tmp_path / "here/.env").write_text("COMPOSE_FILE=z.yaml")
+    assert find_files((), (), {}, here, "../shop/deep") == (f"{shop}/compose.yaml",), "its .env is another's"
+    (tmp_path / "shop/deep/.env").write_text("COMPOSE_FILE=y.yaml")
+    assert find_files((), (), {}, here, "../shop/deep") == (f"{here}/y.yaml",), "the name is seen from here"
+
+
+@pytest.mark.parametrize(
+    ("text", "files"),
+    [
+        ("COMPOSE_FILE=d/a.yaml # the shop's", ["d/a.yaml"]),
+        ("COMPOSE_FILE=d/a.yaml# 1", ["d/a.yaml# 1"]),
+        ('COMPOSE_FILE="d/a.yaml" # the shop\'s', ["d/a.yaml"]),
+        ("COMPOSE_FILE: d/a.yaml", ["d/a.yaml"]),
+        ("  export   COMPOSE_FILE = d/a.yaml  \r\n", ["d/a.yaml"]),
+        ("\ufeffCOMPOSE_FILE=d/a.yaml", ["d/a.yaml"]),
+        ("#COMPOSE_FILE=d/a.yaml", []),
+        ("COMPOSE_FILE\n", []),
+        ("COMPOSE_FILE=a.yaml\nCOMPOSE_FILE=b.yaml", ["b.yaml"]),
+        ('X="\nCOMPOSE_FILE=b.yaml\n"\nCOMPOSE_FILE=a.yaml', ["a.yaml"]),
+        ("D=d\nCOMPOSE_FILE=${D}/a.yaml", ["d/a.yaml"]),
+        ("D=d\nCOMPOSE_FILE=$D/a.yaml", ["d/a.yaml"]),
+        ('D=d\nCOMPOSE_FILE="$D/\\$a.yaml"', ["d/$a.yaml"]),
+        ("D=d\nCOMPOSE_FILE='$D/a.yaml'", ["$D/a.yaml"]),
+        ("COMPOSE_FILE=d/a$$.yaml", ["d/a$.yaml"]),
+        ("COMPOSE_FILE=${SET}/a.yaml\nSET=d", ["from-the-shell/a.yaml"]),
+        ("COMPOSE_FILE=${NO:-d}/a.yaml", ["d/a.yaml"]),
+        ("COMPOSE_FILE=${NO-d}/a.yaml", ["d/a.yaml"]),
+        ("NO=\nCOMPOSE_FILE=${NO:-d}/a.yaml", ["d/a.yaml"]),
+        ("NO=\nCOMPOSE_FILE=x${NO-d}/a.yaml", ["x/a.yaml"]),
+        ("COMPOSE_FILE=${NO:-${SET:-d}}/${NO:+x}${SET+a}.yaml", ["from-the-shell/a.yaml"]),
+        ("COMPOSE_FILE=a.yaml,b.yaml\nCOMPOSE_PATH_SEPARATOR=,", ["a.yaml", "b.yaml"]),
+        ("COMPOSE_FILE=${open", []),
+    ],
+)
+def test_an_env_file_is_read_as_compose_reads_it(text: str, files: list[str], tmp_path: Path) -> None:
+    """Each was tried with Compose 2.26.1."""
+    (tmp_path / ".env").write_bytes(text.encode())
+    cwd = str(tmp_path)
+    assert find_files((), (), {"SET": "from-the-shell"}, cwd) == tuple(f"{cwd}/{file}" for file in files)
+
+
+def test_the_later_env_file_knows_the_variables_of_the_former(tmp_path: Path) -> None:
+    (tmp_path / "1.env").write_text("D=d\nCOMPOSE_PATH_SEPARATOR=,\nCOMPOSE_FILE=x")
+    (tmp_path / "2.env").write_text("COMPOSE_FILE=$D/a,b")
+    assert find_files((), ("1.env", "2.env"), {}, str(tmp_path)) == (f"{tmp_path}/d/a", f"{tmp_path}/b")
 
 
 def test_the_project_directory_is_the_first_files() -> None:
@@ -267,6 +327,32 @@ def test_progress_comes_line_by_line(install: Install, tmp_path: Path) -> None:
     assert lines == ["#1 one", "#2 two"]
 
 
+RESOLVED = """\
+services:
+  web:
+    command:
+      - sh
+      - |2
+        set -e
+        echo $$HOME
+    environment:
+      INDENTED: |2-
+          first
+        second
+      PLAIN: |
+        first
+        |2
+    labels:
+      say: "|2\\n"
+"""
+
+
+def test_texts_that_compose_writes_without_their_empty_first_line_are_found() -> None:
+    """As 2.26 writes `"\\nset -e\\n…"`; what begins with spaces needs its indentation told as well, and is whole."""
+    assert lost_lines(RESOLVED) == (("services", "web", "command", 1),)
+    assert lost_lines("services: {}\n") == ()
+
+
 LOAD = """
     case "$*" in
         *"--hash"*) cat > "$OUT.stdin"; echo "web 123abc" ;;
@@ -322,6 +408,22 @@ def assert_nothing_is_left(environment: Mapping[str, str]) -> None:
         time.sleep(0.01)
 
 
+@pytest.fixture
+def hangs_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The time limit of what HANGS begins when all of it is there, however long that takes on a busy machine."""
+    start = Process.__init__
+
+    def started(process: Process, *args: Any, **options: Any) -> None:
+        start(process, *args, **options)
+        deadline = time.monotonic() + 60
+        while not ((tmp_path / "out").exists() and (tmp_path / "out").read_text().endswith("\n")):
+            assert time.monotonic() < deadline, "it did not start"
+            time.sleep(0.005)
+
+    monkeypatch.setattr(Process, "__init__", started)
+
+
+@pytest.mark.usefixtures("hangs_first")
 def test_a_call_that_takes_too_long_is_ended_with_its_children(install: Install, tmp_path: Path) -> None:
     environment = install(HANGS)
     with pytest.raises(ComposeError, match=r"`docker compose up` took longer than 0.5 s and was stopped"):
@@ -329,6 +431,7 @@ def test_a_call_that_takes_too_long_is_ended_with_its_children(install: Install,
     assert_nothing_is_left(environment)
 
 
+@pytest.mark.usefixtures("hangs_first")
 def test_one_that_ignores_sigterm_is_killed(install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rollout.compose.process.GRACE", 0.2)
     environment = install("trap '' TERM\n" + textwrap.dedent(HANGS) + "while :; do sleep 1; done\n")
@@ -357,6 +460,33 @@ def test_an_interruption_while_it_streams_leaves_nothing_behind(install: Install
     assert_nothing_is_left(environment)
 
 
+@pytest.mark.parametrize("trap", ["", "trap '' TERM\n"], ids=["ends", "is killed"])
+def test_a_fetch_that_is_abandoned_ends_at_once_and_no_other_begins(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap: str
+) -> None:
+    monkeypatch.setattr("rollout.compose.process.GRACE", 0.2)
+    environment = install(trap + textwrap.dedent(HANGS) + ("while :; do sleep 1; done\n" if trap else ""))
+    compose = Compose(environment=environment, cwd=str(tmp_path))
+
+    def abandon(line: str) -> None:
+        compose.abandon()
+
+    with pytest.raises(Interrupted, match="service web: interrupted while its image was fetched"):
+        compose.pull("web", progress=abandon)
+    assert_nothing_is_left(environment)
+    with pytest.raises(Interrupted):
+        compose.build("web")
+    assert_nothing_is_left(environment)
+
+
+def test_what_fetches_nothing_is_not_abandoned(install: Install, tmp_path: Path) -> None:
+    environment = install(TELL)
+    compose = Compose(environment=environment, cwd=str(tmp_path))
+    compose.abandon()
+    compose.create("web", 1, PROJECT)
+    assert told(environment)
+
+
 def test_an_interruption_while_it_loads_leaves_nothing_behind(install: Install, tmp_path: Path) -> None:
     environment = install('case "$*" in *--hash*) cat >/dev/null;; *)' + textwrap.dedent(HANGS) + ";; esac")
 
@@ -378,6 +508,9 @@ def test_an_interruption_while_it_loads_leaves_nothing_behind(install: Install, 
     [
         ("no configuration file provided: not found", "compose", "name the file with -f"),
         ("yaml: line 4: did not find expected node content", "compose", "indentation"),
+        ("failed to parse /srv/shop/y.yaml: yaml: line 4: no", "/srv/shop/y.yaml", "indentation"),
+        ("open /srv/shop/compose.yaml: permission denied", "/srv/shop/compose.yaml", "who may read that file"),
+        ("validating /srv/shop/y.yaml: name is no name", "/srv/shop/y.yaml", "shows the same error"),
         (
             "validating /srv/shop/unk.yml: services.web Additional property imagee is not allowed",
             "services.web", "does not know imagee",

@@ -12,7 +12,7 @@ from rollout.server.metrics import in_sync, ready_count, weights
 from rollout.server.readiness import Readiness
 from rollout.server.view import View
 from tests.simulation.fakes import FakeClock, ports
-from tests.simulation.scenario import V1, Scenario, settings
+from tests.simulation.scenario import V1, V2, Scenario, settings
 from tests.simulation.world import NETWORK, SERVICE, World
 
 
@@ -80,6 +80,22 @@ def test_what_has_not_passed_its_probe_is_not_ready_though_the_engine_has_no_obj
     assert ready_count(looking.shown()) == 1
     looking.readiness.heard([SERVICE], [])
     assert ready_count(looking.shown()) == 2
+
+
+def beside(one: dict[str, Any]) -> list[dict[str, Any]]:
+    """Replicas that run beside the pool."""
+    return [replica for replica in one["replicas"] if replica["pool"] == "out" and replica["state"] == "running"]
+
+
+def test_who_has_yet_to_pass_a_rollout_s_check_is_not_ready() -> None:
+    def killed_at(call: int) -> dict[str, Any]:
+        looking = Looking()
+        assert not looking.scenario.survive(V2, call)
+        return looking.shown()
+
+    one = next(one for one in map(killed_at, range(1, 100)) if one["unfinished"] and len(beside(one)) == 1)
+    assert [r["ready"] for r in beside(one)] == [False]
+    assert (ready_count(one), one["stale"]) == (2, [])
 
 
 def test_an_ill_or_stopped_replica_is_not_ready() -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
+from itertools import cycle, pairwise
+from random import Random
 from typing import Any, cast
 from zoneinfo import ZoneInfo
 
@@ -31,11 +33,20 @@ from rollout.server.scheduling import LOCAL_TIME, LONGEST_WAIT, Looking, Schedul
 from rollout.spec.faults import Refused
 from rollout.spec.values import windows
 from rollout.steps.run import Ports
-from rollout.watch.schedule import FIRST_PAUSE, is_news, is_open, next_opening, next_question, pause_after
+from rollout.watch.schedule import (
+    FIRST_PAUSE,
+    first_question,
+    is_news,
+    is_open,
+    next_opening,
+    next_question,
+    pause_after,
+)
 from tests.clocks import HandClock
 
 BERLIN = ZoneInfo("Europe/Berlin")  # summer time 2026: from March 29, 2:00, to October 25, 3:00
 NIGHT = windows("Sat,Sun 02:00-04:00")
+DAY = 86_400.0
 
 
 def at(text: str, fold: int = 0) -> float:
@@ -96,6 +107,24 @@ def test_hours_that_are_skipped_or_repeated() -> None:
     assert next_opening(backwards, at("2026-03-29T00:00"), BERLIN)[0] == at("2026-03-30T02:50")
 
 
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Sydney", "America/Santiago", "UTC"])
+@pytest.mark.parametrize("text", ["Sun 02:00-03:00", "Sun 00:00-01:00", "Sun 02:50-03:10", "Sun 01:00-03:30"])
+def test_a_window_opens_again_whenever_it_is_asked(zone: str, text: str) -> None:
+    """Also the week before the one whose window summer time skips wholly: from 2:00 to 3:00 is no time at all then."""
+    here, weekly = ZoneInfo(zone), windows(text)
+    for hours in range(0, 366 * 24, 7):
+        now = datetime(2026, 1, 1, tzinfo=UTC).timestamp() + hours * 3600
+        opens, closes = next_opening(weekly, now, here)
+        assert opens < closes > now
+        assert opens - now <= 14 * DAY
+        assert is_open(weekly, opens, here)
+
+
+def test_the_week_whose_window_is_skipped_is_left_out() -> None:
+    skipped = windows("Sun 02:00-03:00")
+    assert next_opening(skipped, at("2026-03-22T03:00"), BERLIN) == (at("2026-04-05T02:00"), at("2026-04-05T03:00"))
+
+
 def test_a_window_past_midnight_belongs_to_the_day_it_begins() -> None:
     friday = windows("Fri 22:00-02:00")
     assert is_open(friday, at("2026-07-04T01:59"), BERLIN)
@@ -109,16 +138,112 @@ HOURLY = Schedule(3600.0, 300.0)
 
 
 def test_the_pause_is_the_interval_and_a_little_more() -> None:
-    assert next_question(HOURLY, 3600.0, 1000.0, BERLIN, 0.5) == 1000.0 + 3600.0 + 150.0
+    assert first_question(HOURLY, 1000.0, BERLIN, 0.5) == 1000.0 + 150.0
+    assert next_question(HOURLY, 1000.0, 3600.0, BERLIN, 0.5) == 1000.0 + 3600.0 + 150.0
+    assert next_question(HOURLY, 1000.0, 10.0, BERLIN, 0.5) == 1000.0 + 10.0 + 5.0, "at most twice as long"
 
 
 def test_outside_of_the_window_it_waits_for_it() -> None:
     nightly = replace(HOURLY, windows=NIGHT)
     opens = at("2026-07-04T02:00")
-    assert next_question(nightly, 3600.0, at("2026-07-01T12:00"), BERLIN, 0.5) == opens + 150
-    assert next_question(nightly, 3600.0, opens, BERLIN, 0.0) == opens + 3600
+    assert first_question(nightly, at("2026-07-01T12:00"), BERLIN, 0.5) == opens + 150
+    assert next_question(nightly, at("2026-07-01T12:00"), 3600.0, BERLIN, 0.5) == opens + 150
+    assert next_question(nightly, opens, 3600.0, BERLIN, 0.0) == opens + 3600
     short = replace(HOURLY, windows=windows("02:00-02:01"))
-    assert next_question(short, 3600.0, at("2026-07-01T12:00"), BERLIN, 0.5) == at("2026-07-02T02:00") + 30
+    assert first_question(short, at("2026-07-01T12:00"), BERLIN, 0.5) == at("2026-07-02T02:00") + 15
+
+
+def test_what_jitter_has_added_is_not_added_again() -> None:
+    nightly = replace(HOURLY, windows=NIGHT)
+    opens = at("2026-07-04T02:00")
+    assert next_question(nightly, opens + 299, 3600.0, BERLIN, 0.0) == opens + 3600
+    assert next_question(nightly, opens + 3700, 3600.0, BERLIN, 0.0) == opens + 3700 - 300 + 3600
+
+
+def test_a_registry_that_fails_is_asked_again_in_the_same_window() -> None:
+    daily = Schedule(DAY, 0.1 * DAY, windows("02:00-04:00"))
+    failed = at("2026-07-04T02:30")
+    assert next_question(daily, failed, FIRST_PAUSE, BERLIN, 1.0) == failed + 2 * FIRST_PAUSE
+    late = at("2026-07-04T03:59:59")
+    assert next_question(daily, late, FIRST_PAUSE, BERLIN, 0.0) == at("2026-07-05T02:00")
+    assert next_question(daily, at("2026-07-04T03:30"), DAY, BERLIN, 0.0) == at("2026-07-05T02:00")
+
+
+CHANCES = ([0.0], [1.0], [1.0, 0.0], [Random(7).random() for _ in range(997)])
+
+
+def questions(schedule: Schedule, begins: float, ends: float, chances: Sequence[float]) -> list[float]:
+    """When a registry is asked that always answers."""
+    chance = cycle(chances)
+    found = [first_question(schedule, begins, BERLIN, next(chance))]
+    while (later := next_question(schedule, found[-1], schedule.interval, BERLIN, next(chance))) < ends:
+        found.append(later)
+    return found
+
+
+def following(schedule: Schedule, begins: float, number: int) -> list[tuple[float, float]]:
+    """So many windows: when they open and close."""
+    found = [next_opening(schedule.windows, begins, BERLIN)]
+    while len(found) < number:
+        found.append(next_opening(schedule.windows, found[-1][1], BERLIN))
+    return found
+
+
+@pytest.mark.parametrize("chances", CHANCES, ids=["least", "most", "by turns", "at random"])
+@pytest.mark.parametrize(
+    ("days", "text", "number"),
+    [
+        (1, "02:00-04:00", 60),
+        (1, "02:15-02:45", 60),  # skipped on the 29th of March: from 3:15 on
+        (1, "04:00-04:30", 60),  # and this one is only 23 hours after the one before
+        (1, "23:00-01:00", 60),
+        (1, "00:00-24:00", 60),
+        (7, "Sat 02:00-04:00", 20),
+        (7, "Sun 04:00-04:01", 20),
+        (7, "Sun 02:15-02:45", 20),
+        (7, "Sun 02:00-03:00", 20),  # one Sunday has none
+    ],
+)
+def test_each_window_an_interval_after_the_last_has_one_question(
+    chances: list[float], days: int, text: str, number: int
+) -> None:
+    for begins in (at("2026-02-10T12:00"), at("2026-03-01T02:10"), at("2026-09-06T04:00:30")):
+        for jitter in (0.0, 0.1, 3.0):
+            schedule = Schedule(days * DAY, jitter * days * DAY, windows(text))
+            expected = following(schedule, begins, number)
+            asked = questions(schedule, begins, expected[-1][1], chances)
+            assert [next_opening(schedule.windows, when, BERLIN) for when in asked] == expected
+            assert all(is_open(schedule.windows, when + 10, BERLIN) for when in asked), "there is time left for it"
+
+
+@pytest.mark.parametrize("chances", CHANCES, ids=["least", "most", "by turns", "at random"])
+@pytest.mark.parametrize("hours", [2, 5, 23, 24, 25, 36, 168])
+@pytest.mark.parametrize("text", ["02:00-04:00", "Sat,Sun 02:00-04:00", "00:00-24:00"])
+def test_it_is_never_asked_more_often_than_interval_and_jitter_say(
+    chances: list[float], hours: float, text: str
+) -> None:
+    begins = at("2026-03-15T12:00")
+    for jitter in (0.0, 0.1, 2.0):
+        schedule = Schedule(hours * 3600, jitter * hours * 3600, windows(text))
+        asked = questions(schedule, begins, begins + 20 * DAY, chances)
+        least = schedule.interval - min(schedule.jitter, schedule.interval / 2)
+        early = [least - (later - before) for before, later in pairwise(asked) if later - before < least]
+        assert len(early) <= 1 and max(early, default=0.0) <= 3600, "on the day that has 23 hours"
+
+
+@pytest.mark.parametrize("chances", CHANCES, ids=["least", "most", "by turns", "at random"])
+def test_an_interval_shorter_than_the_window_asks_several_times_in_it(chances: list[float]) -> None:
+    schedule = Schedule(1800.0, 180.0, windows("02:00-04:00"))
+    nights = following(schedule, at("2026-07-01T12:00"), 60)
+    asked = questions(schedule, nights[0][0], nights[-1][1], chances)
+    assert {sum(opens <= when < closes for when in asked) for opens, closes in nights} <= {4, 5}
+
+
+def test_one_longer_than_a_day_leaves_out_the_windows_that_come_too_early() -> None:
+    schedule = Schedule(25 * 3600.0, 0.0, windows("02:00-04:00"))
+    begins = at("2026-07-01T12:00")
+    asked = questions(schedule, begins, begins + 7 * DAY, [0.0])
+    assert asked == [at(f"2026-07-0{day}") for day in ("2T02:00", "3T03:00", "5T02:00", "6T03:00", "8T02:00")]
 
 
 def test_a_registry_in_trouble_is_asked_less_and_less_often() -> None:
@@ -167,6 +292,8 @@ class World:
     said: list[Event] = field(default_factory=list)
     exit_code: int | None = 0
     live_image: str = "reg:5000/web:1"
+    chance: Callable[[], float] = field(default=lambda: 0.0)
+    slow: float = 0.0  # seconds a question takes
 
     def part(self, zone: Callable[[], tzinfo] = lambda: BERLIN) -> Scheduling:
         ports = cast("Ports", self)
@@ -178,7 +305,7 @@ class World:
 
         return Scheduling(
             lambda: Project("shop", "/", proxy, {"web": self.settings}, ""), look, cast("Any", self), self.clock,
-            self.said.append, zone=zone, chance=lambda: 0.0,
+            self.said.append, zone=zone, chance=lambda: self.chance(),
         )  # fmt: skip
 
     @property
@@ -204,6 +331,7 @@ class World:
 
     def offered(self, _reference: str) -> str:
         self.questions += 1
+        self.clock.sleep(self.slow)
         if self.down:
             raise EngineError("no route to the registry")
         return self.offers
@@ -301,6 +429,50 @@ def test_nothing_is_asked_outside_of_the_window(world: World) -> None:
     assert world.questions == 0
     pass_time(world, part, 60)
     assert (world.questions, len(world.asked)) == (1, 1)
+
+
+@pytest.mark.parametrize("chance", [0.0, 1.0])
+def test_a_daily_question_falls_in_each_nights_window(world: World, chance: float) -> None:
+    """Of 60 nights 37 were asked in, when jitter was added to each day's question."""
+    world.settings = replace(world.settings, schedule=Schedule(DAY, 0.1 * DAY, windows("02:00-04:00")))
+    world.chance, world.slow = lambda: chance, 30.0
+    pass_time(world, world.part(), 60 * DAY)
+    assert world.questions == 60
+
+
+@pytest.mark.parametrize("ahead", [2 * 3600, 365 * DAY])
+def test_a_clock_that_is_set_back_is_noticed(world: World, ahead: float) -> None:
+    world.clock.time += ahead  # as a host without a clock of its own boots, before it is told the time
+    part = world.part()
+    part.round()
+    world.clock.time -= ahead
+    part.round()
+    asked = world.questions
+    pass_time(world, part, 3 * 3600)
+    assert (asked, world.questions) == (2, 4)
+
+
+def test_a_clock_that_is_set_back_forgets_neither_what_was_asked_for_nor_what_was_told(world: World) -> None:
+    world.offers, world.exit_code = "sha256:new", None
+    part = world.part()
+    part.round()
+    world.clock.time -= DAY
+    part.round()
+    assert len(world.asked) == 1, "it is still under way"
+    world.down = True
+    pass_time(world, part, 3600)
+    world.clock.time -= DAY
+    pass_time(world, part, 3600)
+    assert [type(event) for event in world.said] == [Notice, Warned]
+
+
+def test_a_round_that_comes_after_the_window_waits_for_the_next(world: World) -> None:
+    world.settings = replace(world.settings, schedule=Schedule(DAY, windows=windows("02:00-04:00")))
+    part = world.part()
+    part.round()
+    world.clock.time = at("2026-07-02T04:00:01")  # the host was asleep
+    pass_time(world, part, DAY)
+    assert world.questions == 1
 
 
 def test_a_registry_that_is_down_is_told_once_and_asked_again(world: World) -> None:

@@ -75,6 +75,9 @@ class EmptyBody(Asked):
 class WebhookBody(Asked):
     service: ServiceName
     image: Image
+    pull: Annotated[
+        Literal["always", "missing", "never"], Field(description="Whether to ask the registry: a tag may have moved.")
+    ] = "always"
 
 
 class Query(Asked):

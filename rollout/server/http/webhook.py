@@ -51,7 +51,7 @@ def webhook(site: Site, call: Call) -> JSONResponse:
         image = call.body.image
         if not any(_allowed(image, pattern) for pattern in settings.images):
             raise problems.Forbidden(f"{image} matches no pattern of x-rollout.serve.webhook.images; nothing was begun")
-        return begin(site, Asked("deploy", (call.body.service,), WHO, image=image, key=given))
+        return begin(site, Asked("deploy", (call.body.service,), WHO, image=image, pull=call.body.pull, key=given))
 
 
 def _genuine(site: Site, settings: WebhookSettings, headers: Mapping[str, str], raw: bytes) -> str:
