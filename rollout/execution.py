@@ -21,7 +21,7 @@ from rollout.events import (
     Unfinished,
     Warned,
 )
-from rollout.model import FailureAction, Strategy
+from rollout.model import Counters, FailureAction, Strategy
 from rollout.plan import Check, Drain, Monitor, Observed, Plan, PostSwitch, Remove, Step, Stop, Switch
 from rollout.receipt import Receipt, total_usage
 from rollout.steps.following import Following
@@ -198,7 +198,8 @@ def _dispose(run: Run, failed: tuple[str, ...]) -> None:
 
 
 def _receipt(run: Run, outcome: str, began: float, reason: str) -> Receipt:
-    old = [u for i, u in run.usage.items() if i in run.record.old]
+    served = [i for i in run.record.old if run.was_routed(i)]  # not what was warm from earlier, and has ended since
+    old = [u for i, u in run.usage.items() if i in (served or run.record.old)]
     new = [u for i, u in run.usage.items() if i not in run.record.old]
     return Receipt(
         service=run.service,
@@ -212,7 +213,7 @@ def _receipt(run: Run, outcome: str, began: float, reason: str) -> Receipt:
         started_at=run.record.started_at,
         seconds=run.ports.clock.now() - began,
         phases=dict(run.phases),
-        requests={str(number): counters for number, counters in run.requests.items()},
+        requests={str(number): c for number, c in run.requests.items() if number or c != Counters()},
         uncounted=run.uncounted,
         cut=run.cut,
         old=total_usage(old),

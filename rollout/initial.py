@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rollout.errors import ProxyUnreachable
+from rollout.errors import Fault, ProxyUnreachable, SpecError
 from rollout.events import Notice, Sink
 from rollout.model import Pool, ServiceSettings, Upstream
 from rollout.steps.run import upstream_name
 from rollout.wiring import Wired
+
+if TYPE_CHECKING:
+    from rollout.engines.docker import ContainerProcess
 
 
 def make_loadable(wired: Wired, emit: Sink) -> None:
@@ -49,11 +53,16 @@ def _pool(wired: Wired, settings: ServiceSettings) -> Pool:
 
 
 def seen_at(wired: Wired) -> str:
-    """Where the proxy's container will see the config directory, as the Compose file mounts it; empty when it does not
-    say, or when that is the same path (a proxy on this host)."""
+    """Where the proxy will see the config directory: as the Compose file mounts it, or the container that it names;
+    the same path on this host. Empty when the Compose file does not say. Raises SpecError, ProxyUnreachable."""
+    from rollout.engines.docker import ContainerProcess
+
     proxy = wired.project.proxy
+    if proxy.host:
+        return proxy.config
     if not proxy.service:
-        return proxy.config if proxy.host else ""
+        assert isinstance(wired.process, ContainerProcess)
+        return _seen_by(wired.process, proxy.config)
     mounts = (wired.loaded.document["services"][proxy.service] or {}).get("volumes") or ()
     config = Path(proxy.config)
     for mount in mounts:
@@ -61,3 +70,12 @@ def seen_at(wired: Wired) -> str:
         if mount.get("type") == "bind" and config.is_relative_to(source):
             return str(Path(str(mount["target"])) / config.relative_to(source))
     return ""
+
+
+def _seen_by(container: ContainerProcess, config: str) -> str:
+    mount = container.mount_at_rest(config)
+    if mount is None or mount.single_file:
+        message = f"{container.describe()} does not see {config} as a directory"
+        hint = f"make that container anew with it mounted: -v {config}:/etc/nginx/rollout.d:ro"
+        raise SpecError([Fault("x-rollout.proxy.config", message, hint)])
+    return mount.path.rstrip("/")

@@ -31,6 +31,7 @@ from rollout.waiting import DeadlinePassed, wait_for
 GLANCE = 0.2  # seconds; `holder`, which only looks, has the lock for a moment
 ORPHAN_WAIT = 60.0  # seconds; longer than the calls a dead owner's child may still be making
 SYNC_WAIT = 60.0  # seconds; longer than any switch
+RECORD = 1024  # bytes
 
 _FLOCK = struct.Struct("hhqqi4x")  # fcntl(2)'s: type, whence, start, length, pid
 _held = threading.local()  # a child of one thread must not keep the leases of another
@@ -71,11 +72,14 @@ class FileLock:
                 yield True
 
     def holder(self, service: str) -> dict[str, object] | None:
-        """Who holds the lease now, None when nobody does."""
+        """Who holds the lease now, None when nobody does. Raises StateError."""
         path = self._directory / f"{service}.lock"
-        if not path.exists():
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        fd = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise _closed(service, path, error) from error
         try:
             if _try(fd):
                 return None
@@ -150,10 +154,7 @@ class _Lease:
         try:
             self._file = self._opened() if self._file is None else self._file
         except OSError as error:
-            raise StateError(
-                f"the lock of service {self.service} cannot be opened: {self._path.parent}: {error.strerror}",
-                hint="run as a user who may write there, or set ROLLOUT_STATE_DIR",
-            ) from error
+            raise _closed(self.service, self._path, error) from error
         if self._file is None or not _try(self._file):
             return False
         if not os.fstat(self._file).st_nlink:  # deleted while it was waited for: another may have its successor
@@ -179,11 +180,9 @@ class _Lease:
     def sign(self, record: Mapping[str, object]) -> None:
         if self._file is None:
             return
-        try:
-            os.ftruncate(self._file, 0)
-            os.pwrite(self._file, json.dumps(record).encode(), 0)
-        except OSError:
-            pass  # a full disk: the record is for people only, the lock itself is held
+        with suppress(OSError):  # a full disk: the record is for people only, the lock itself is held
+            # in one piece, over the former: those who wait read it at any moment
+            os.pwrite(self._file, json.dumps(record).encode().ljust(RECORD - 1) + b"\n", 0)
 
     def close(self) -> None:
         """Frees it, whoever has inherited it: what a host command has left in the background is not the rollout."""
@@ -193,6 +192,13 @@ class _Lease:
             _read_lock(self._anchor, fcntl.F_UNLCK, self._byte)
         for fd in self.fds:
             os.close(fd)
+
+
+def _closed(service: str, path: Path, error: OSError) -> StateError:
+    return StateError(
+        f"the lock of service {service} cannot be opened: {path.parent}: {error.strerror}",
+        hint="run as a user who may write there, or set ROLLOUT_STATE_DIR",
+    )
 
 
 def _read_lock(fd: int, kind: int, byte: int) -> None:
@@ -221,7 +227,7 @@ def _try(fd: int) -> bool:
 
 def _record(fd: int) -> dict[str, object]:
     try:
-        record = json.loads(os.pread(fd, 4096, 0) or b"{}")
+        record = json.loads(os.pread(fd, RECORD, 0) or b"{}")
     except ValueError:
         return {}
     return record if isinstance(record, dict) else {}

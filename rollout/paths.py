@@ -3,6 +3,7 @@ too long, and for the home of a user that there is not."""
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -27,3 +28,14 @@ def is_directory(path: str) -> bool:
 
 def exists(path: str) -> bool:
     return os.path.exists(path)  # noqa: PTH110
+
+
+def unwritable(directory: str) -> str:
+    """Why nothing can be made in this directory, in the system's words; empty when it can."""
+    if os.access(directory, os.W_OK | os.X_OK):
+        return ""
+    try:
+        read_only = os.statvfs(directory).f_flag & os.ST_RDONLY
+    except OSError as error:
+        return error.strerror or str(error)
+    return os.strerror(errno.EROFS if read_only else errno.EACCES)

@@ -9,10 +9,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rollout.errors import Fault, SpecError
+from rollout.errors import Fault, SpecError, StateError
 from rollout.model import Finding, Order, Project, ServiceSettings, Severity, Strategy
 
 Raw = Mapping[str, Any]
+
+_UNWRITABLE = "proxy-directory"  # the code of what is no fault of the configuration
 
 # Programs that lock their data directory, or corrupt it when a second one opens it.
 SINGLE_WRITERS = frozenset({
@@ -59,6 +61,14 @@ def state_directory(where: str, in_the_way: str) -> list[Finding]:
     return [_error("state", where, f"the state cannot be kept here: {in_the_way}", "set ROLLOUT_STATE_DIR")]
 
 
+def proxy_directory(where: str, in_the_way: str) -> list[Finding]:
+    """`in_the_way` of writing the proxy's files there; empty: nothing is."""
+    if not in_the_way:
+        return []
+    fix = "run as a user who may write there, or correct x-rollout.proxy.config"
+    return [_error(_UNWRITABLE, "x-rollout.proxy.config", f"{where} cannot be written: {in_the_way}", fix)]
+
+
 def state_in_images(where: str, readers: Iterable[str]) -> list[Finding]:
     """`readers`: services whose image is built from a directory that has the state in it."""
     return [
@@ -73,10 +83,13 @@ def state_in_images(where: str, readers: Iterable[str]) -> list[Finding]:
 
 
 def refuse(found: Iterable[Finding]) -> None:
-    """Raises SpecError with all the errors among them; nothing when there are none."""
-    faults = [Fault(f.where, f.message, f.fix) for f in found if f.severity is Severity.ERROR]
-    if faults:
-        raise SpecError(faults)
+    """Raises SpecError with all the errors among them; StateError where the configuration is right and only cannot be
+    written; nothing when there are none."""
+    errors = [f for f in found if f.severity is Severity.ERROR]
+    if any(f.code != _UNWRITABLE for f in errors):
+        raise SpecError([Fault(f.where, f.message, f.fix) for f in errors])
+    for error in errors:
+        raise StateError(error.message, hint=error.fix)
 
 
 def inspect(settings: ServiceSettings, raw: Raw, proxy_service: str = "") -> list[Finding]:
@@ -99,8 +112,10 @@ def _counts(settings: ServiceSettings, raw: Raw, proxy_service: str) -> Iterator
             "proxy-rolls", f"{where}.x-rollout", "this service is the proxy, which cannot roll behind itself",
             "remove x-rollout here; `docker compose up -d` updates the proxy",
         )  # fmt: skip
-    if settings.replicas == 0:
-        yield _error("no-replicas", f"{where}.deploy.replicas", "0 replicas: nothing would serve", "write 1 or more")
+    if settings.replicas < 1:
+        said = "scale" if raw.get("scale") is not None else "deploy.replicas"
+        message = f"{settings.replicas} replicas: nothing would serve"
+        yield _error("no-replicas", f"{where}.{said}", message, "write 1 or more")
     mode = (raw.get("deploy") or {}).get("mode")
     if mode not in (None, "replicated"):
         hint = "remove mode: replicas says how many"
@@ -149,7 +164,7 @@ def _empties_the_pool(settings: ServiceSettings) -> Iterator[Finding]:
     update = settings.update
     if settings.strategy is not Strategy.ROLLING or update.order is not Order.STOP_FIRST:
         return
-    if settings.replicas and not 0 < update.parallelism < settings.replicas:
+    if settings.replicas > 0 and not 0 < update.parallelism < settings.replicas:
         yield _error(
             "stop-first-empties", f"services.{settings.name}.deploy.update_config.order",
             f"stop-first with parallelism {update.parallelism} stops all {settings.replicas} replicas before a new one "

@@ -13,8 +13,8 @@ from rollout.model import Counters, Usage
 class Receipt:
     """Times in seconds, memory in bytes, `started_at` in seconds since the epoch.
 
-    `requests` is keyed by revision number as text (`"0"`: one that was never deployed by us). `uncounted` says why the
-    proxy's counters are missing; then `requests` is empty and means nothing.
+    `requests` is keyed by revision number as text (`"0"`: one that was never deployed by us, where it had any).
+    `uncounted` says why the proxy's counters are missing; then `requests` is empty and means nothing.
     """
 
     service: str
@@ -31,7 +31,7 @@ class Receipt:
     requests: Mapping[str, Counters] = field(default_factory=dict)
     uncounted: str = ""
     cut: int = 0  # connections closed by force at the drain limit
-    old: Usage | None = None  # all old replicas together, just before they were stopped
+    old: Usage | None = None  # all old replicas that had the traffic together, just before they were stopped
     new: Usage | None = None
     reason: str = ""  # why it failed
 

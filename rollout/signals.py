@@ -42,8 +42,10 @@ class Interruption:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Handle signals for the length of the block. Main thread only."""
-        former = {number: signal.signal(number, self._handle) for number in WATCHED}
+        """Handle signals for the length of the block. Main thread only. What whoever started us had ignored (`nohup`)
+        stays ignored."""
+        heeded = [number for number in WATCHED if signal.getsignal(number) is not signal.SIG_IGN]
+        former = {number: signal.signal(number, self._handle) for number in heeded}
         arrivals, told = os.pipe()
         os.set_blocking(told, False)
         former_fd = signal.set_wakeup_fd(told, warn_on_full_buffer=False)

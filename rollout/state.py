@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rollout.errors import StateError
+from rollout.paths import exists, is_directory
 
 NAME = ".rollout"
 VARIABLE = "ROLLOUT_STATE_DIR"
@@ -63,13 +64,14 @@ class StateDirectory:
 
     def in_the_way(self) -> str:
         """Why it cannot be made, or written; empty when it can. Makes nothing."""
-        there = next(place for place in (self.path, *self.path.parents) if place.exists())
-        if not there.is_dir():
+        there = next(str(place) for place in (self.path, *self.path.parents) if exists(str(place)))
+        if not is_directory(there):
             return f"{there} is no directory"
         return "" if os.access(there, os.W_OK | os.X_OK) else f"{there} may not be written"
 
     def check(self, project: str) -> None:
-        """Refuse the state of another project: `-p` beside one Compose file makes two. Raises StateError."""
+        """Refuse the state of another project (`-p` beside one Compose file makes two), and what cannot be read.
+        Raises StateError."""
         owner = self._owner()
         if owner and owner != project:
             raise StateError(
@@ -96,6 +98,11 @@ class StateDirectory:
 
     def _owner(self) -> str:
         try:
-            return (self.path / "project").read_text(encoding="utf-8").strip()
-        except OSError:
+            return (self.path / "project").read_text(encoding="utf-8", errors="replace").strip()
+        except (FileNotFoundError, NotADirectoryError):
             return ""
+        except OSError as error:
+            raise StateError(
+                f"the state in {self.path} cannot be read: {error.strerror}",
+                hint=f"run as its owner, or set {VARIABLE}",
+            ) from error

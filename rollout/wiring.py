@@ -61,6 +61,13 @@ class Wired:
 
         return preflight.placement(self.project.directory, host_path(self.connection, self.project.directory))
 
+    def writing(self) -> list[Finding]:
+        """An error where we may not write the proxy's files: whoever performs a deploy would meet it in its middle."""
+        from rollout import paths, preflight
+
+        config = self.project.proxy.config
+        return preflight.proxy_directory(config, paths.unwritable(config))
+
     def override(self, service: str, change: Callable[[ServiceSettings], ServiceSettings]) -> None:
         """Let the command line have its way with a service's settings."""
         services = dict(self.project.services)
@@ -139,7 +146,9 @@ def _read(loaded: LoadedProject, wanted: Sequence[str], emit: Sink) -> Project:
 
     for text in loaded.warnings:
         emit(Notice("", f"compose: {text}"))
-    project = spec.read_project(loaded.document, loaded.directory, loaded.config, files=loaded.files)
+    project = spec.read_project(
+        loaded.document, loaded.directory, loaded.config, files=loaded.files, lossy=loaded.lossy
+    )
     spec.ensure_known(project, loaded.document, wanted)
     return project
 
@@ -186,7 +195,7 @@ def _assemble(
     )
     process = _proxy_process(project, connection)
     proxy = _proxy(project, process, clock, str(state.proxy_lock))
-    lock = FileLock(state.locks, clock, anchor=compose.files[0])
+    lock = FileLock(state.locks, clock, anchor=compose.files[0] if compose.files else "")
     host = HostPrograms(project.name, project.directory, clock, held_fds)
     ports = Ports(engine, engine, proxy, Probes(engine, clock), journal, lock, clock, threads, host, with_image)
     return Wired(project, loaded, compose, connection, engine, process, proxy, journal, lock, state, ports)

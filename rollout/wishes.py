@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rollout.errors import UsageError
-from rollout.model import ServiceSettings, Strategy
+from rollout.model import Promotion, ServiceSettings, Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Wishes:
     change: Callable[[ServiceSettings], ServiceSettings] | None = None
 
     def apply(self, settings: ServiceSettings) -> ServiceSettings:
-        """The settings as these wishes have them."""
+        """The settings as these wishes have them. Raises UsageError for what does not go together."""
         changed = with_strategy(self.strategy)(settings)
         return self.change(changed) if self.change else changed
 
@@ -44,4 +44,17 @@ class Wishes:
 
 
 def with_strategy(name: str | None) -> Callable[[ServiceSettings], ServiceSettings]:
-    return lambda settings: replace(settings, strategy=Strategy(name)) if name else settings
+    """A change to settings; it raises UsageError where nobody would be waited for any more (`promotion: manual`)."""
+
+    def change(settings: ServiceSettings) -> ServiceSettings:
+        if not name:
+            return settings
+        changed = replace(settings, strategy=Strategy(name))
+        if changed.promotion is Promotion.MANUAL and changed.strategy is not Strategy.BLUE_GREEN:
+            raise UsageError(
+                f"service {settings.name}: promotion: manual means nothing to {name}",
+                hint="leave out --strategy, or write promotion: auto",
+            )
+        return changed
+
+    return change

@@ -56,6 +56,7 @@ def check(wired: Wired, wanted: Sequence[str] = ()) -> dict[str, Any]:
     here = [
         *preflight.compose_version(compose),
         *preflight.state_directory(str(wired.state.path), wired.state.in_the_way()),
+        *wired.writing(),
         *preflight.state_in_images(str(wired.state.path), _readers_of_the_state(wired, wanted)),
     ]
     found = [*here, *wired.findings(wanted), *_proxy_findings(wired, wanted)]

@@ -19,7 +19,7 @@ def command(ctx: click.Context, services: tuple[str, ...]) -> int:
 
     Exit code 0: nothing stands in the way (warnings may); 2: something does.
     """
-    with session(ctx) as running, running.project(services, looks_only=True) as wired:
+    with session(ctx, document=True) as running, running.project(services, looks_only=True) as wired:
         from rollout import actions
 
         found = actions.check(wired, services)

@@ -11,15 +11,17 @@ from rollout.cli.options import global_options
 from rollout.cli.session import Session, session
 from rollout.cli.terminal import table
 
+MOST = 1_000_000  # no journal has more, and it counts in 64 bits
+
 
 @click.command()
 @click.argument("service", required=False)
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most this many.")
+@click.option("--limit", type=click.IntRange(1, MOST), default=20, show_default=True, help="At most this many.")
 @global_options
 @click.pass_context
 def command(ctx: click.Context, service: str | None, limit: int) -> None:
     """Past rollouts, newest first, with what they cost. `rollout rollback SERVICE --to N` takes a REVISION."""
-    with session(ctx) as running:
+    with session(ctx, document=True) as running:
         found = _by_sidecar(running, service, limit)
         found = _here(running, service, limit) if found is None else found
         running.show(found, lambda: _text(found))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
 from rollout.cli.options import gathered, global_options
+from rollout.paths import is_directory
 
 COMPOSE = """\
 # at the top level of {file}:
@@ -106,13 +108,29 @@ def command(ctx: click.Context, kind: str, proxy: str) -> None:
     said = gathered(ctx)
     compose = Compose(Options(tuple(said.files), "", said.project_directory))
     directory = Path(compose.directory, proxy, "rollout.d")
-    created = not directory.is_dir()
-    directory.mkdir(parents=True, exist_ok=True)
+    created = _made(directory)
     file = Path(compose.files[0]).name if compose.files else "compose.yaml"
     inside = f"/etc/{kind}/rollout.d"
-    text = [
-        COMPOSE.format(file=file, type=kind, proxy=proxy, inside=inside),
-        PROXY[kind].format(proxy=proxy),
-        AFTER.format(proxy=proxy),
-    ]
-    click.echo("\n".join([*([f"# created {directory}\n"] if created else []), *text]))
+    shown = {
+        "compose": COMPOSE.format(file=file, type=kind, proxy=proxy, inside=inside),
+        "proxy": PROXY[kind].format(proxy=proxy),
+        "then": AFTER.format(proxy=proxy),
+    }
+    if said.json:
+        click.echo(json.dumps({"directory": str(directory), "created": created, **shown}, indent=2))
+    else:
+        click.echo("\n".join([*([f"# created {directory}\n"] if created else []), *shown.values()]))
+
+
+def _made(directory: Path) -> bool:
+    """Whether it was not there before. Raises StateError."""
+    from rollout.errors import StateError
+
+    if is_directory(str(directory)):
+        return False
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        hint = "run as a user who may write there, or name another service with --proxy"
+        raise StateError(f"{directory} cannot be made: {error.strerror}", hint=hint) from error
+    return True

@@ -83,6 +83,7 @@ def as_seconds(ctx: click.Context, param: click.Parameter, value: str | None) ->
     if value is None:
         return None
     try:
-        return float(value) if value.replace(".", "", 1).isdigit() else seconds(value)
+        bare = value.replace(".", "", 1)
+        return float(value) if bare.isascii() and bare.isdecimal() else seconds(value)
     except Refused as error:
         raise click.BadParameter(f"{error.message}; {error.hint}", ctx, param) from error

@@ -27,7 +27,7 @@ def command(
     ctx: click.Context, services: tuple[str, ...], force: bool, strategy: str | None, show_secrets: bool
 ) -> None:
     """Show what deploy would do, and what has changed since the live revision. Touches nothing."""
-    with session(ctx) as running, running.project(services, looks_only=True) as wired:
+    with session(ctx, document=True) as running, running.project(services, looks_only=True) as wired:
         from rollout import preflight
         from rollout.targets import in_order
         from rollout.wishes import with_strategy

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +14,7 @@ import click
 from rollout import __version__
 from rollout.cli import run
 from rollout.cli.deploy import deploy
-from rollout.cli.options import plugin_options
+from rollout.cli.options import as_seconds, plugin_options
 from rollout.cli.program import VERBS, program
 from rollout.cli.session import session
 
@@ -44,13 +45,14 @@ def plugin(argv: Sequence[str]) -> int:
     return run(compatible, ours, "docker rollout")
 
 
+_time = partial(click.option, metavar="SECONDS", callback=as_seconds)
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("service")
-@click.option(
-    "-t", "--timeout", type=float, metavar="SECONDS", help="Time to become healthy.  [default: as in x-rollout]"
-)
-@click.option("-w", "--wait", type=float, metavar="SECONDS", help="Time to stay up where there is no health check.")
-@click.option("--wait-after-healthy", type=float, metavar="SECONDS", help="Time to stay healthy before taking traffic.")
+@_time("-t", "--timeout", help="Time to become healthy.  [default: as in x-rollout]")
+@_time("-w", "--wait", help="Time to stay up where there is no health check.")
+@_time("--wait-after-healthy", help="Time to stay healthy before taking traffic.")
 @click.option("--pre-stop-hook", metavar="COMMAND", help="Not supported: see above.")
 @plugin_options
 @click.version_option(__version__, "-v", "--version", message="rollout %(version)s")
@@ -87,24 +89,37 @@ def compatible(
 def _patience(
     timeout: float | None, wait: float | None, after: float | None
 ) -> Callable[[ServiceSettings], ServiceSettings]:
-    def change(settings: ServiceSettings) -> ServiceSettings:
-        from rollout.errors import UsageError
+    """What these times make of a service's settings; it raises UsageError where the file's would be refused."""
 
-        health = settings.health
+    def change(settings: ServiceSettings) -> ServiceSettings:
+        health, progress_deadline = settings.health, settings.progress_deadline
         if timeout is not None:
             health = replace(health, healthy_deadline=timeout)
+            progress_deadline = max(progress_deadline, 2 * timeout)
         if after is not None:
             health = replace(health, min_healthy_time=after)
         elif wait is not None and health.implied:
             health = replace(health, min_healthy_time=wait)
-        if not health.min_healthy_time < health.healthy_deadline:
-            raise UsageError(
-                f"{health.min_healthy_time:g} s of health do not fit into a timeout of {health.healthy_deadline:g} s",
-                hint="give a longer --timeout",
-            )
-        return replace(settings, health=health)
+        changed = replace(settings, health=health, progress_deadline=progress_deadline)
+        _refuse_times_of(changed)
+        return changed
 
     return change
+
+
+def _refuse_times_of(settings: ServiceSettings) -> None:
+    from rollout.errors import UsageError
+    from rollout.spec.faults import Faults
+    from rollout.spec.service import check_times
+
+    faults = Faults()
+    check_times(settings, ("services", settings.name), faults)
+    if faults.found:
+        raise UsageError(
+            "the times asked for do not go together with the others of the service",
+            hint="give another --timeout (healthy_deadline), or --wait or --wait-after-healthy (min_healthy_time)",
+            details=[str(fault) for fault in faults.as_errors()],
+        )
 
 
 def _docker_flags_taken(argv: list[str]) -> list[str]:

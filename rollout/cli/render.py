@@ -19,7 +19,7 @@ def command(ctx: click.Context) -> None:
     Also before the proxy runs, so that it can start with files that name its upstreams; a service that has no replica
     yet answers 503.
     """
-    with session(ctx) as running, running.project() as wired:
+    with session(ctx, document=True) as running, running.project() as wired:
         from rollout.initial import write_initial
 
         directory = Path(wired.project.proxy.config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from queue import SimpleQueue
@@ -41,6 +42,7 @@ def command(ctx: click.Context, /, log_format: str, watch: bool, healthy: bool, 
         return _healthy(ctx)
     from rollout.clock import SystemClock
     from rollout.compose import terminate_all
+    from rollout.report.sinks import at_once
     from rollout.server.bus import Bus
     from rollout.server.daemon import Sidecar, serve
     from rollout.server.listening import Tcp
@@ -55,7 +57,7 @@ def command(ctx: click.Context, /, log_format: str, watch: bool, healthy: bool, 
     said = gathered(ctx)
 
     def end(text: str) -> None:
-        os.write(2, f"{text}\n".encode())
+        at_once(text)
         ended.put(None)
 
     interruption = Interruption(end, terminate_all)
@@ -73,7 +75,8 @@ def _healthy(ctx: click.Context) -> int:
     from rollout.server.daemon import why_not_healthy
     from rollout.state import StateDirectory
 
-    state = StateDirectory.of(Compose(compose_options(gathered(ctx))).directory, os.environ)
+    said = gathered(ctx)
+    state = StateDirectory.of(Compose(compose_options(said)).directory, os.environ)
     reason = why_not_healthy(state, SystemClock())
-    click.echo(reason or "healthy")
+    click.echo(json.dumps({"healthy": not reason, "reason": reason}) if said.json else reason or "healthy")
     return 1 if reason else 0

@@ -104,15 +104,19 @@ def compose_options(said: Globals) -> Options:
 
 
 @contextmanager
-def session(ctx: click.Context) -> Iterator[Session]:
-    """A report that fits where the output goes, and signals that end the command well."""
+def session(ctx: click.Context, *, document: bool = False) -> Iterator[Session]:
+    """A report that fits where the output goes, and signals that end the command well. `document`: with --json the
+    result is one document, so nothing else may stand on stdout."""
     from rollout.clock import SystemClock
     from rollout.compose import terminate_all
     from rollout.report.sinks import report_for
     from rollout.signals import Interruption
 
     said, clock = gathered(ctx), SystemClock()
-    report = report_for(terminal.style(said), sys.stdout, sys.stderr, clock)
+    style = terminal.style(said)
+    if document and said.json:
+        style = replace(style, json=False, live=False)
+    report = report_for(style, sys.stdout, sys.stderr, clock)
 
     def leave() -> None:
         report.close()

@@ -18,7 +18,7 @@ from rollout.cli.terminal import table
 @click.pass_context
 def command(ctx: click.Context, services: tuple[str, ...]) -> None:
     """What runs, what takes traffic, who is at work. Touches nothing."""
-    with session(ctx) as running:
+    with session(ctx, document=True) as running:
         found = _by_sidecar(running, services) or _here(running, services)
         running.show(found, lambda: _text(found))
 

@@ -15,6 +15,7 @@ SAID = {
     "resume": "asked to go on",
     "abort": "asked to take back what it did",
 }
+PROMOTED_AND_PAUSED = "promoted; it is paused: `rollout resume {service}` lets it switch"
 NOBODY = "; its process has ended: `rollout sync {service}` sees to it"
 
 
@@ -22,13 +23,16 @@ def ask(ctx: click.Context, service: str, wish: str) -> None:
     """Write the wish down and say what comes of it. Raises UsageError for what makes no sense, StateError."""
     with session(ctx) as running, running.project((service,), looks_only=True) as wired:
         from rollout import actions
+        from rollout.control import standing
         from rollout.server.audit import Audit
 
         audit = Audit(wired.state.path, running.clock)
         if audit.kept:  # else there was never a sidecar, and who asked is in the journal alone
             audit.write(user(), wish, services=[service])
         told = actions.ask(wired, service, wish, user())
-        text = f"{service}: rollout {told['rollout']} is {SAID[wish]}" + ("" if told["at_work"] else NOBODY)
+        waits = wish == "promote" and standing(wired.ports.journal.wishes(told["rollout"])).paused
+        said = PROMOTED_AND_PAUSED if waits else SAID[wish]
+        text = f"{service}: rollout {told['rollout']} is {said}" + ("" if told["at_work"] else NOBODY)
         running.show({"event": "asked", **told}, lambda: text.format(service=service), indent=None)
 
 

@@ -81,16 +81,17 @@ def version(program: Sequence[str], environment: Mapping[str, str]) -> tuple[int
 
 
 def find_files(
-    files: Sequence[str], env_files: Sequence[str], environment: Mapping[str, str], cwd: str
+    files: Sequence[str], env_files: Sequence[str], environment: Mapping[str, str], cwd: str, directory: str = ""
 ) -> tuple[str, ...]:
     """The project's Compose files by Compose's own rules: `-f`, else COMPOSE_FILE (also from `.env`), else the
-    default names here or in a parent. Absolute; `-` stays `-`; empty when there are none."""
+    default names in `directory` (`--project-directory`; default: here) or in a parent of it. Absolute; `-` stays `-`;
+    empty when there are none."""
     named = list(files) or _split_files(environment.get("COMPOSE_FILE", ""), environment)
     if not named:
-        found = _search_upwards(cwd)
-        base = str(Path(found[0]).parent) if found else cwd
-        from_dotenv = dotenv_value("COMPOSE_FILE", named_env_files(env_files, environment, cwd), base)
-        named = _split_files(from_dotenv, environment) or list(found)
+        found = _search_upwards(absolute(directory, cwd))
+        base = directory or (str(Path(found[0]).parent) if found else "")
+        said = said_in_env_files(named_env_files(env_files, environment, cwd), absolute(base, cwd), environment)
+        named = _split_files(said.get("COMPOSE_FILE", ""), {**said, **environment}) or list(found)
     return tuple(f if f == "-" else absolute(f, cwd) for f in named)
 
 
@@ -108,18 +109,11 @@ def named_env_files(given: Sequence[str], environment: Mapping[str, str], cwd: s
     return tuple(absolute(f, cwd) for f in named)
 
 
-def dotenv_value(name: str, env_files: Sequence[str], directory: str) -> str:
-    """What the environment files, or without any the project directory's `.env`, say of one of Compose's own variables;
-    empty when they say nothing."""
-    value = ""
-    for file in env_files or [".env"]:
-        try:
-            text = Path(directory, file).read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            continue  # Compose says what is wrong with it
-        for found in re.finditer(rf"^\s*(?:export\s+)?{name}\s*=\s*(.*?)\s*$", text, re.MULTILINE):
-            value = found[1].strip("\"'")
-    return value
+def said_in_env_files(env_files: Sequence[str], directory: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that the environment files set, or without any the project directory's `.env`."""
+    from rollout.compose.dotenv import dotenv  # its patterns take a while to compile, and Compose works meanwhile
+
+    return dotenv(env_files or (absolute(".env", directory),), environment)
 
 
 def _split_files(value: str, environment: Mapping[str, str]) -> list[str]:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rollout.compose.find import DEFAULT_FILES, DEFAULT_OVERRIDES, dotenv_value, named_env_files
+from rollout.compose.find import DEFAULT_FILES, DEFAULT_OVERRIDES, named_env_files, said_in_env_files
 from rollout.paths import absolute, expanded
 
 
@@ -19,7 +19,7 @@ def sources(files: Sequence[str], env_files: Sequence[str], directory: str) -> t
     read names no others. `directory` is the project's."""
     here = str(Path.cwd())
     found = {absolute(".env", directory), *named_env_files(env_files, os.environ, here)}
-    if dotenv_value("COMPOSE_FILE", (), here):
+    if "COMPOSE_FILE" in said_in_env_files((), here, os.environ):
         found.add(absolute(".env", here))  # it says where the project is, and is read beside the project's own
     waiting = [(file, directory) for file in files if file != "-"]
     while waiting:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from typing import TextIO
 
 from rollout.events import Event
+from rollout.report.sinks import at_once
 
 
 class JsonReport:
@@ -27,7 +27,7 @@ class JsonReport:
                 pass
 
     def interrupting(self, text: str) -> None:
-        os.write(2, f"{text}\n".encode())
+        at_once(text)
 
     def close(self) -> None:
         """Every line was written when it came."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from contextlib import suppress
 from datetime import datetime
@@ -11,7 +10,7 @@ from typing import TextIO
 from rollout import events
 from rollout.ports import Clock
 from rollout.report.receipt import receipt_lines
-from rollout.report.sinks import Style
+from rollout.report.sinks import Style, at_once
 from rollout.report.words import said
 
 QUIET_SHOWS = (
@@ -40,7 +39,7 @@ class LinesReport:
                 self._write(self._progress, self._lines(event))
 
     def interrupting(self, text: str) -> None:
-        os.write(2, f"{text}\n".encode())
+        at_once(text)
 
     def close(self) -> None:
         """Every line was written when it came."""

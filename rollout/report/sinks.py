@@ -51,6 +51,12 @@ def report_for(style: Style, results: TextIO, progress: TextIO, clock: Clock) ->
     return LinesReport(style, results, progress, clock)
 
 
+def at_once(text: str) -> None:
+    """A line, from a signal's handler; what it raised there would end the rollout."""
+    with suppress(OSError):
+        os.write(2, f"{text}\n".encode())
+
+
 class LiveLater:
     """The live view, whose library takes a while to import: until the first event there is a line that says so."""
 
@@ -71,7 +77,7 @@ class LiveLater:
 
     def interrupting(self, text: str) -> None:
         if self._report is None:
-            os.write(2, f"{text}\n".encode())
+            at_once(text)
         else:
             self._report.interrupting(text)
 

@@ -22,10 +22,18 @@ _BLOCKING = ((KEY, "strategy"), ("deploy", "update_config"))  # what preflight j
 _HOST_ONLY = ("pid_file", "binary", "main_config")
 
 
-def read_project(document: Mapping[str, Any], directory: str, config: str, *, files: Sequence[str] = ()) -> Project:
+def read_project(
+    document: Mapping[str, Any],
+    directory: str,
+    config: str,
+    *,
+    files: Sequence[str] = (),
+    lossy: Sequence[Place] = (),
+) -> Project:
     """The settings that `document` (Compose's resolved project, `config` as plain values) declares.
 
     Relative paths are seen from `directory`. `files` are the user's own Compose files: faults name the line in them.
+    `lossy`: places of texts that Compose has not written out whole.
     Raises SpecError with every fault of the project, those that `preflight` finds included. Without a fault here,
     preflight is the caller's to ask, for the services it is about to deploy.
     """
@@ -40,11 +48,25 @@ def read_project(document: Mapping[str, Any], directory: str, config: str, *, fi
     for name, raw in services.items():
         if KEY in raw:
             read[name] = read_service(name, raw, networks, faults)
+            _check_hosts(read[name], proxy, faults)
+    for place in lossy:
+        if len(place) > 1 and place[1] in read:
+            message = "begins with an empty line, which Compose loses when it writes the project out"
+            faults.add(place, message, "remove the empty line")
     if not any(KEY in raw for raw in services.values()):
         faults.add(("services",), f"no service has {KEY}", f"add {KEY}: {{ port: 8000 }} to the one to deploy")
     if faults.found or proxy is None:
         raise SpecError([*faults.as_errors(files), *_also_blocked(read, services, proxy, faults)])
     return Project(str(document.get("name", "")), directory, proxy, read, config, webhook, notify)
+
+
+def _check_hosts(settings: ServiceSettings, proxy: ProxySettings | None, faults: Faults) -> None:
+    if settings.pool.hosts and proxy is not None and proxy.type is ProxyType.HAPROXY:
+        faults.add(
+            ("services", settings.name, KEY, "hosts"),
+            "means nothing to haproxy: its frontends are yours, rollout writes no virtual hosts for it",
+            f"write there: use_backend {settings.name} if {{ req.hdr(host) -i {settings.pool.hosts[0]} }}",
+        )
 
 
 def ensure_known(project: Project, document: Mapping[str, Any], wanted: Sequence[str]) -> None:

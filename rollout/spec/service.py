@@ -31,7 +31,7 @@ DOCKER_RETRIES = 3
 DOCKER_GRACE = "10s"  # between SIGTERM and SIGKILL
 _TIMES = ("health", "progress_deadline", "keepalive_timeout")  # what check_times compares
 SHORTEST_DEADLINE = 60.0
-SHORTEST_INTERVAL = 60.0  # seconds between two questions to a registry
+SHORTEST_INTERVAL, LONGEST_INTERVAL = 60.0, 366 * 86400.0  # seconds between two questions to a registry
 
 
 def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Faults) -> ServiceSettings:
@@ -164,6 +164,8 @@ def _schedule(section: Raw | None, raw: Raw, place: Place, faults: Faults) -> Sc
     if interval < SHORTEST_INTERVAL:
         hint = f"write {SHORTEST_INTERVAL:g}s or more, like 1h: registries limit how often they answer"
         faults.add((*place, "interval"), f"{interval:g}s is too often", hint)
+    if interval > LONGEST_INTERVAL:
+        faults.add((*place, "interval"), f"{interval:g}s is longer than a year", "remove schedule, or write 24h")
     return Schedule(interval, section.get("jitter", interval / 10), section.get("window", ()))
 
 

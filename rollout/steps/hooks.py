@@ -13,10 +13,8 @@ from rollout.errors import DeployFailed, EngineError
 from rollout.events import HookOutput, Warned
 from rollout.model import Hook, Replica
 from rollout.ports import ExecResult
-from rollout.steps.readiness import LOG_LINES
+from rollout.steps.output import LOG_LINES, legible
 from rollout.steps.run import Run
-
-LONGEST_LINE = 2000  # characters of a line that are shown
 
 
 @dataclass(slots=True)
@@ -28,8 +26,7 @@ class Told:
     last: deque[str] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
 
     def __call__(self, line: str) -> None:
-        text = "".join(c if c.isprintable() else " " for c in line[:LONGEST_LINE]).rstrip()
-        if text:
+        if text := legible(line):
             self.last.append(text)
             self.run.emit(HookOutput(self.run.service, self.hook, text))
 
@@ -81,6 +78,6 @@ def judged(run: Run, name: str, hook: Hook, attempt: Callable[[], ExecResult]) -
             raise
         text = f"service {run.service}: the {name} hook failed: {error.message}"
         if hook.fails:
-            raise DeployFailed(text, hint=error.hint, details=error.details) from error
+            raise DeployFailed(text, hint=error.hint, details=list(map(legible, error.details))) from error
         run.emit(Warned(run.service, "hook-failed", f"{text}; going on, as its failure: continue says"))
         return {"failed": error.message}

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from rollout.model import Health, HealthCheck, Pool, Replica, ReplicaState, ServiceSettings
 from rollout.ports import Prober
+from rollout.steps.output import LOG_LINES, legible
 from rollout.steps.run import ReplicaFailed, Run
 from rollout.waiting import FIRST_PAUSE
 
 KILLED = 137  # 128 and the number of SIGKILL
 _UNHEALTHY = "its health check says unhealthy"
-LOG_LINES = 15  # of a failed container, shown to the user
 PAUSE_GROWTH = 1.25  # so a pause is about a quarter of the wait until then: no replica is seen ready much too late
 
 
@@ -120,7 +120,7 @@ def stays_ready(run: Run, replica: Replica) -> bool:
 
 def last_words(run: Run, replica_id: str) -> list[str]:
     """The end of its output, as details of an error."""
-    return [f"log: {line}" for line in run.ports.engine.logs(replica_id, LOG_LINES)]
+    return [f"log: {legible(line)}" for line in run.ports.engine.logs(replica_id, LOG_LINES)]
 
 
 def why_unready(prober: Prober, settings: ServiceSettings, network: str, replica: Replica) -> str | None:
@@ -132,7 +132,8 @@ def why_unready(prober: Prober, settings: ServiceSettings, network: str, replica
     host = replica.addresses.get(network, "")
     if not host:
         return f"it has no address on network {network}"
-    return prober.probe(replica, host, _probe_of(settings.health), settings.port)
+    reason = prober.probe(replica, host, _probe_of(settings.health), settings.port)
+    return None if reason is None else legible(reason)
 
 
 def _probe_of(check: HealthCheck) -> HealthCheck:
@@ -162,7 +163,7 @@ def _ready(run: Run, replica: Replica, watch: _Watch) -> bool:
 
 
 def _failed(run: Run, replica_id: str, name: str, reason: str, replica: Replica | None = None) -> ReplicaFailed:
-    details = [f"health: {line}" for line in (replica.health_log[-3:] if replica is not None else ())]
+    details = [f"health: {legible(line)}" for line in (replica.health_log[-3:] if replica is not None else ())]
     details += last_words(run, replica_id)
     return ReplicaFailed(
         f"service {run.service}: new replica {name} is not ready: {reason}", [replica_id], details=details

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from rollout.model import ServiceSettings, Strategy
 from rollout.plan import Observed, Plan
 from rollout.strategies.hooks import with_hooks
+from rollout.strategies.leftovers import out_of_the_pool_first
 from rollout.strategies.recreate import recreate
 from rollout.strategies.rolling import blue_green, rolling
 
@@ -20,4 +21,5 @@ STRATEGIES: Mapping[Strategy, Callable[[ServiceSettings, Observed], Plan]] = {
 def plan(settings: ServiceSettings, observed: Observed) -> Plan:
     """What it takes to bring the service to the target revision; empty when it is there. Any strategy, started on the
     half-done world of an interrupted run, gives the rest of that run's work."""
-    return with_hooks(settings.hooks, observed, STRATEGIES[settings.strategy](settings, observed))
+    made = out_of_the_pool_first(observed, STRATEGIES[settings.strategy](settings, observed))
+    return with_hooks(settings.hooks, observed, made)

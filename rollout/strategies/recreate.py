@@ -16,8 +16,10 @@ def recreate(settings: ServiceSettings, observed: Observed) -> Plan:
     missing = settings.replicas - len(current)
     old = tuple(r.id for r in observed.outdated())
     leftovers = tuple(r.id for r in observed.leftovers())
-    if missing <= 0 and not old:
-        return rolling(settings, observed)  # only surplus, unrouted or left-over containers: nothing has to stop first
+    # Only surplus, unrouted or left-over containers: nothing has to stop first. For no replicas at all its switch is
+    # refused, where the maintenance here would have no end.
+    if (missing <= 0 and not old) or settings.replicas < 1:
+        return rolling(settings, observed)
     kept = sorted(current, key=lambda r: (r.id not in observed.routed, r.number))[: settings.replicas]
     old += tuple(r.id for r in current if r not in kept)
     gone = (*old, *leftovers)

@@ -33,14 +33,15 @@ def rolling(settings: ServiceSettings, observed: Observed) -> Plan:
     if settings.update.order is Order.STOP_FIRST:
         settings = replace(settings, keep_warm=0.0)  # what has stopped is not warm
     current = observed.current()
-    kept = sorted(current, key=lambda r: (r.id not in observed.routed, r.number))[: settings.replicas]
+    wanted = max(settings.replicas, 0)  # fewer mean none as well: a switch to none is refused
+    kept = sorted(current, key=lambda r: (r.id not in observed.routed, r.number))[:wanted]
     surplus = [r for r in current if r not in kept]
     old = [*observed.outdated(), *surplus]
     going = tuple(r.id for r in old)
     # one of the target itself is nothing to go back to: surplus, ill, or replaced on demand
     warm = frozenset(r.id for r in old if settings.keep_warm and r.key != observed.target)
     unrouted = [r.id for r in kept if r.id not in observed.routed]
-    missing = settings.replicas - len(kept)
+    missing = wanted - len(kept)
     steps: list[Step] = []
     if unrouted:
         steps.append(Check((EXISTING,)))

@@ -19,6 +19,8 @@ from tests.e2e.projects import EDGES, PROGRAM, Done, Edge, Shop, project, runnin
 pytestmark = [pytest.mark.e2e]
 
 NGINX, HAPROXY = EDGES[1], EDGES[2]
+# root without the right to ignore permissions is refused as anybody else is, and can read the program
+UNPRIVILEGED = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
 
 
 @pytest.fixture(scope="module")
@@ -105,14 +107,12 @@ def test_a_port_that_refuses(shop: Shop) -> None:
 
 
 def test_a_socket_that_we_may_not_open(shop: Shop, short_directory: Path) -> None:
-    """Root without the right to ignore permissions is refused as anybody else is, and can read the program."""
     path = short_directory / "docker.sock"
     with socket.socket(socket.AF_UNIX) as forbidden, exported(shop, DOCKER_HOST=f"unix://{path}"):
         forbidden.bind(str(path))
         forbidden.listen()
         path.chmod(0)
-        unprivileged = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
-        with called_by(shop, *unprivileged):
+        with called_by(shop, *UNPRIVILEGED):
             says = ("permission denied", str(path))
             refused(shop, "deploy", code=4, says=says, hint="group docker")
 
@@ -214,6 +214,35 @@ def test_what_is_asked_for_is_not_there_or_makes_no_sense(
 
 
 # --- the disk
+
+
+@pytest.mark.parametrize(
+    ("place", "verb", "words"),
+    [
+        (".rollout", "status", "the state in"),
+        (".rollout", "deploy", "the state in"),
+        (".rollout/locks/web.lock", "status", "the lock of service web cannot be opened"),
+        (".rollout/locks/web.lock", "lock", "the lock of service web cannot be opened"),
+        (".rollout/locks/web.lock", "deploy", "the lock of service web cannot be opened"),
+        (".rollout/state.db", "status", "state.db"),
+    ],
+)
+def test_state_that_is_another_user_s(shop: Shop, place: str, verb: str, words: str) -> None:
+    shop.tag("2")
+    path = shop.directory / place
+    mode = path.stat().st_mode
+    path.chmod(0)
+    try:
+        with called_by(shop, *UNPRIVILEGED):
+            done = shop.rollout(verb, code=4)
+    finally:
+        path.chmod(mode)
+        shop.tag("1")
+    error = done.err[done.err.index("error: ") :]
+    assert words in error
+    assert "Permission denied" in error or "unable to open" in error, error
+    assert "ROLLOUT_STATE_DIR" in error.partition("hint: ")[2]
+    assert "Traceback" not in done.said
 
 
 @pytest.mark.parametrize("edge", [NGINX, HAPROXY], ids=str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.projects import EDGES, PROGRAM, Shop, docker, eventually, project, running
+from tests.faults.middle import STARTED, stopped_at
 
 pytestmark = [pytest.mark.e2e]
 
@@ -88,6 +90,87 @@ def test_plan_touches_nothing(shop: Shop) -> None:
     assert shop.snapshot() == before
     assert (shop.directory / ".rollout/state.db").read_bytes() == state
     assert "nothing to do" in shop.rollout("plan", "web").out
+
+
+@pytest.mark.parametrize("verb", ["status", "check", "history", "plan", "lock", "render"])
+def test_json_is_one_document_whatever_compose_warns_of(shop: Shop, verb: str) -> None:
+    file = shop.directory / "compose.yaml"
+    good = file.read_text()
+    file.write_text(f'version: "3"\n{good}')
+    try:
+        done = shop.rollout(verb, "--json")
+    finally:
+        file.write_text(good)
+    json.loads(done.out)
+    assert "version" in done.err
+
+
+def test_a_project_in_another_directory(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text("services: { foreign: { image: none } }\n")
+    for here in ("/", str(tmp_path)):
+        shop.program = ("env", "-C", here, PROGRAM)
+        try:
+            told = json.loads(shop.rollout("--project-directory", str(shop.directory), "status", "--json").out)
+            shop.rollout("--project-directory", str(shop.directory), "sync")
+        finally:
+            shop.program = (PROGRAM,)
+        assert [one["service"] for one in told["services"]] == ["web"]
+    assert [path.name for path in tmp_path.iterdir()] == ["compose.yaml"]
+
+
+def test_a_reader_that_has_left(shop: Shop) -> None:
+    """It is no failure, and a deploy goes on: also one that was started without anything to write to."""
+    before = {c.id for c in shop.containers()}
+    for line, changes in (
+        ("{ rollout status; echo $? >&3; } | true", False),
+        ("{ rollout deploy web --force 2>&1; echo $? >&3; } | true", True),
+        ("rollout deploy web --force >&- 2>&- <&-; echo $? >&3", True),
+    ):
+        shop.program = ("sh", "-c", f'rollout() {{ {PROGRAM} "$@"; }}; exec 3>&2; {line}')
+        try:
+            assert shop.rollout().err.splitlines()[-1] == "0"
+        finally:
+            shop.program = (PROGRAM,)
+        now = {c.id for c in shop.containers()}
+        assert now.isdisjoint(before) == changes
+        before = now
+    shop.settled()
+
+
+def test_from_cron_a_sync_says_only_what_has_changed(shop: Shop) -> None:
+    shop.rollout("sync")
+    assert shop.rollout("-q", "sync").said == ""
+    one, two = shop.containers()
+    docker("stop", one.id)
+    try:
+        assert re.fullmatch(r"web: \d+\.\d+\.\d+\.\d+:8000\n", shop.rollout("-q", "sync").said)
+        assert shop.rollout("-q", "sync").said == ""
+        assert json.loads(shop.rollout("-q", "sync", "--json").out.splitlines()[-1])["event"] == "synced"
+        docker("stop", two.id)
+        for _ in range(2):
+            assert "no replica of web is ready" in shop.rollout("-q", "sync").said
+    finally:
+        docker("start", one.id, two.id)
+        shop.rollout("sync")
+    shop.settled()
+
+
+def test_render_before_a_container_outside_the_project_runs(short_directory: Path) -> None:
+    with project(NGINX, short_directory) as shop:
+        shop.service("web")
+        file = shop.directory / "compose.yaml"
+        file.write_text(file.read_text().replace("service: edge", f"container: {shop.name}-edge-1"))
+        refused = shop.rollout("render", code=4)
+        assert f"there is no container {shop.name}-edge-1" in refused.err
+        assert "create it with x-rollout.proxy.config mounted" in refused.err
+        shop.compose("create", "edge", "web")
+        advice = shop.rollout("check", code=2).out
+        assert f"rollout render, then docker start {shop.name}-edge-1" in advice
+        shop.rollout("render")
+        docker("start", f"{shop.name}-edge-1")
+        shop.compose("up", "-d", "web")
+        shop.rollout("deploy")
+        assert shop.answers() == "1"
 
 
 def test_what_only_looks_creates_no_state(short_directory: Path) -> None:
@@ -187,19 +270,21 @@ def test_another_image_than_the_files_name(shop: Shop) -> None:
 
 
 def test_two_at_once_the_second_is_told_who_holds_the_lock(shop: Shop) -> None:
-    shop.service("web", environment={"BOOT_DELAY": "12"})
+    shop.tag("2")
     try:
-        first = shop.spawn("deploy", "web")
-        first.wait_for("step_started", step="check")
-        refused = shop.rollout("deploy", "web", code=3)
-        assert f"deploy by pid {first.process.pid}" in refused.err
-        assert f"deploy by pid {first.process.pid}" in shop.rollout("lock").out
-        waited = shop.rollout("deploy", "web", "--wait-lock", "60s")
-        assert "nothing to do" in waited.out
+        with stopped_at(STARTED, shop, "deploy", "web") as first:
+            refused = shop.rollout("deploy", "web", code=3)
+            assert f"deploy by pid {first.process.pid}" in refused.err
+            assert f"deploy by pid {first.process.pid}" in shop.rollout("lock").out
+            second = shop.spawn("deploy", "web", "--wait-lock", "60s")
+            lock = str(shop.directory / ".rollout/locks/web.lock")
+            eventually(lambda: lock in _open_files(second.process.pid), "the second at the lock")
+        waited = second.end()
+        assert (waited.code, second.events[-1]["event"]) == (0, "nothing_to_do"), waited
         assert first.end().code == 0
         assert shop.rollout("lock").out == "web: free\n"
     finally:
-        shop.service("web", environment={"BOOT_DELAY": None})
+        shop.tag("1")
         shop.rollout("deploy", "web")
 
 
@@ -219,7 +304,11 @@ def test_waiting_for_the_lock_ends_with_a_signal(shop: Shop) -> None:
 
 
 def _open_files(pid: int) -> set[str]:
-    return {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
+    found = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed while one looks
+            found.add(str(link.readlink()))
+    return found
 
 
 def test_two_ctrl_c_leave_at_once_with_the_terminal_restored(shop: Shop) -> None:
@@ -237,7 +326,8 @@ def test_two_ctrl_c_leave_at_once_with_the_terminal_restored(shop: Shop) -> None
         assert "unfinished" in shop.rollout("status").out
     finally:
         shop.service("web", environment={"BOOT_DELAY": None, "ON_TERM": None}, stop_grace_period="5s")
-        docker("kill", *[c.id for c in shop.containers() if "BOOT_DELAY=60" in _environment(c.id)])
+        # one that has ended meanwhile cannot be killed
+        docker("kill", *[c.id for c in shop.containers() if "BOOT_DELAY=60" in _environment(c.id)], check=False)
         shop.rollout("sync")
     shop.settled()
 

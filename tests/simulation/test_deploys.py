@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rollout.errors import DeployFailed, EngineError, NotUndone, ProxyRejected
-from rollout.events import Finished, NothingToDo
+from rollout.events import Finished, NothingToDo, StepFailed, StepProgress
 from rollout.model import (
     Counted,
     Counters,
@@ -19,13 +19,15 @@ from rollout.model import (
     Order,
     Pool,
     Promotion,
+    Replica,
     ReplicaState,
+    RevisionKey,
     ServiceSettings,
     Strategy,
     UpdateConfig,
     Usage,
 )
-from tests.simulation.fakes import FakeEngine, FakeProxy
+from tests.simulation.fakes import FakeEngine, FakeProber, FakeProxy
 from tests.simulation.scenario import V1, V2, V3, Scenario, settings
 from tests.simulation.world import SERVICE, Image
 
@@ -242,6 +244,51 @@ def test_pause_leaves_everything_for_a_look_and_the_next_deploy_mends_it() -> No
     scenario.assert_settled(V3)
 
 
+RAW = "\x1b]0;title\x07\x1b[31mboom\x1b[0m \x9b2J\r"  # sets a title, rings, colors, clears, goes back
+
+
+@pytest.mark.parametrize("monitored", [False, True])
+def test_what_a_failed_replica_wrote_moves_no_terminal(monitored: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    inspect = FakeEngine.inspect
+
+    def with_log(engine: FakeEngine, replica_id: str) -> Replica | None:
+        found = inspect(engine, replica_id)
+        return None if found is None else replace(found, health_log=(RAW,))
+
+    monkeypatch.setattr(FakeEngine, "inspect", with_log)
+    monkeypatch.setattr(FakeEngine, "logs", lambda engine, replica_id, lines: [RAW])
+    scenario = Scenario(settings(update=UpdateConfig(monitor=2.0 if monitored else 0.0)))
+    if monitored:
+        scenario.world.deaths_expected = True
+        scenario.world.images[V2.image_id] = Image(exits_after=1.0)
+    else:
+        scenario.world.images[V2.image_id] = Image(healthy=False)
+        monkeypatch.setattr(FakeProber, "probe", lambda prober, replica, *_: RAW if replica.key == V2 else None)
+    with pytest.raises(DeployFailed) as failure:
+        scenario.deploy(V2)
+    said = [failure.value.message, *failure.value.details]
+    for event in scenario.events:
+        if isinstance(event, StepFailed):
+            said += [event.reason, *event.details]
+        if isinstance(event, StepProgress | Finished):
+            said.append(event.text if isinstance(event, StepProgress) else str(event.receipt["reason"]))
+    assert any("boom" in text for text in said)
+    assert [text for text in said if not text.isprintable()] == []
+
+
+@pytest.mark.parametrize("strategy", Strategy)
+@pytest.mark.parametrize("key", [V1, V2])
+@pytest.mark.parametrize("count", [0, -2])
+def test_a_count_below_one_takes_nothing_away(strategy: Strategy, key: RevisionKey, count: int) -> None:
+    """What reads the settings refuses it; a rollback does not ask that."""
+    scenario = Scenario(settings(strategy=strategy))
+    scenario.settings = replace(scenario.settings, replicas=count)
+    before = scenario.fingerprint()
+    with pytest.raises(DeployFailed, match="would leave no replica in the pool"):
+        scenario.deploy(key)
+    assert scenario.fingerprint() == before
+
+
 def test_the_drain_limit_cuts_and_says_so() -> None:
     scenario = Scenario(settings(drain_timeout=5.0))
     scenario.world.drains_forever = True
@@ -273,6 +320,27 @@ def test_only_the_revision_before_stays_warm() -> None:
     scenario.deploy(V3)
     scenario.assert_settled(V3, warm=2)
     assert {c.replica.key for c in scenario.world.containers.values()} == {V2, V3}
+
+
+@pytest.mark.parametrize("strategy", [Strategy.ROLLING, Strategy.BLUE_GREEN])
+def test_what_was_warm_before_is_no_part_of_old_against_new(strategy: Strategy) -> None:
+    scenario = Scenario(settings(keep_warm=60.0, strategy=strategy))
+    one = scenario.deploy(V2)
+    two = scenario.deploy(V3)
+    assert one is not None and two is not None
+    assert one.old == two.old == Usage(1.0, 20_000_000), "two replicas had the traffic"
+    assert two.new == one.new == Usage(1.0, 20_000_000)
+
+
+def test_a_revision_without_a_number_is_counted_where_it_had_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address of what was warm is nobody's revision here: a line that says 0 each time says nothing."""
+    scenario = Scenario(settings(keep_warm=60.0))
+    scenario.deploy(V2)
+    there = scenario.world.containers.values()
+    counts = {f"{c.ip}:8000": Counters(100, 0) if c.replica.key == V2 else Counters() for c in there}
+    monkeypatch.setattr(FakeProxy, "count", lambda proxy, service, marker: Counted(dict(counts)))
+    receipt = scenario.deploy(V3)
+    assert receipt is not None and receipt.requests == {str(receipt.previous): Counters(200, 0)}
 
 
 def _fewer(scenario: Scenario) -> None:

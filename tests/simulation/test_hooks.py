@@ -11,6 +11,8 @@ from rollout.control import Wish
 from rollout.errors import Aborted, DeployFailed, NotUndone
 from rollout.events import HookOutput, StepStarted, Warned
 from rollout.model import Hook, Hooks, ServiceSettings, Strategy, UpdateConfig
+from rollout.ports import ExecResult
+from tests.simulation.fakes import FakeEngine, FakeHost
 from tests.simulation.scenario import V1, V2, Scenario, settings
 from tests.simulation.test_crashes import _telling_calls
 from tests.simulation.test_deploys import HOOKS
@@ -66,6 +68,17 @@ def test_nothing_is_prepared_for_more_replicas_or_the_way_back() -> None:
     scenario.world.ran.clear()
     scenario.deploy(V1, what="rollback")
     assert ran(scenario) == Counter({"post_switch": 1, "pre_stop": 4})
+
+
+@pytest.mark.parametrize("on_host", [False, True])
+def test_the_last_words_of_a_failing_hook_move_no_terminal(on_host: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = ExecResult(3, "\x1b]0;title\x07\x1b[31mbad\x1b[0m\n\x9b2J last")
+    monkeypatch.setattr(FakeEngine, "exec", lambda *_, **__: raw)
+    monkeypatch.setattr(FakeHost, "run", lambda *_: raw)
+    hook = Hook(host_command=("./hook",)) if on_host else Hook(("smoke",))
+    with pytest.raises(DeployFailed, match="exit code 3") as failure:
+        Scenario(settings(hooks=Hooks(post_switch=hook))).deploy(V2)
+    assert len(failure.value.details) == 2 and all(line.isprintable() for line in failure.value.details)
 
 
 @hooked

@@ -150,6 +150,8 @@ CASES: list[tuple[Changes, str, str, str]] = [
     (hooked({"secret_file": "a-file", "images": [1]}), f"{HOOKED}.images[0]", "must be text", "quotes"),
     (w("schedule", {"jitter": "1m"}), f"{WEB}.schedule.interval", "is missing", "like 1h"),
     (w("schedule", {"interval": None}), f"{WEB}.schedule.interval", "is missing", "like 1h"),
+    (w("schedule", {"interval": "59s"}), f"{WEB}.schedule.interval", "is too often", "60s or more"),
+    (w("schedule", {"interval": "9000h"}), f"{WEB}.schedule.interval", "is longer than a year", "24h"),
     # wrong shapes
     (s("x-rollout", "yes"), WEB, "must be a mapping", ""),
     (w("health", "/healthz"), f"{WEB}.health", "must be a mapping", ""),
@@ -278,6 +280,10 @@ CASES: list[tuple[Changes, str, str, str]] = [
     (p("templates", "./none"), f"{PROXY}.templates", "there is no directory", "mkdir -p"),
     (p("socket", "/run/h.sock"), f"{PROXY}.socket", "means nothing to nginx", "change type"),
     ({**p("type", "haproxy"), **p("status_port", 81)}, f"{PROXY}.status_port", "means nothing to haproxy", "type"),
+    (
+        {**p("type", "haproxy"), **w("hosts", ["shop.example"])},
+        f"{WEB}.hosts", "means nothing to haproxy", "use_backend web if { req.hdr(host) -i shop.example }",
+    ),
     (p("status_port", 0), f"{PROXY}.status_port", "must be at least 1", ""),
     (p("pid_file", "/run/n.pid"), f"{PROXY}.pid_file", "only means something with host: true", "remove it"),
     (p("binary", "nginx"), f"{PROXY}.binary", "only means something with host: true", "remove it"),
@@ -288,6 +294,8 @@ CASES: list[tuple[Changes, str, str, str]] = [
         "services.web.ports[0]", "host port 8080 can be held by one container", "the proxy reaches the service",
     ),
     (s("deploy/replicas", 0), "services.web.deploy.replicas", "nothing would serve", "1 or more"),
+    (s("deploy/replicas", -2), "services.web.deploy.replicas", "-2 replicas: nothing would serve", "1 or more"),
+    (s("scale", -1), "services.web.scale", "-1 replicas: nothing would serve", "1 or more"),
     (s("network_mode", "host"), "services.web.network_mode", "no address of their own", "remove network_mode"),
 ]  # fmt: skip
 
@@ -400,6 +408,14 @@ def test_a_value_that_is_refused_is_not_told_as_missing_too(
     directory: Path, changes: Changes, paths: list[str]
 ) -> None:
     assert [fault.path for fault in faults_of(changed(GOOD, changes), directory)] == paths
+
+
+def test_a_text_that_compose_has_not_written_out_whole_is_told_for_what_is_deployed(directory: Path) -> None:
+    lossy = [("services", "web", "command", 2), ("services", "edge", "command"), ("configs", "one", "content")]
+    with pytest.raises(SpecError) as refused:
+        read_project(GOOD, str(directory), "", lossy=lossy)
+    (fault,) = refused.value.faults
+    assert fault.path == "services.web.command[2]" and fault.message.startswith("begins with an empty line")
 
 
 def test_a_fault_names_the_line_of_the_users_own_file(directory: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import pty
 import re
 import subprocess
 import sys
@@ -63,6 +66,79 @@ def test_output_that_has_no_room_is_no_bug_and_no_traceback(argv: list[str]) -> 
     assert "bug" not in done.stderr
 
 
+PROGRAM = str(Path(sys.executable).with_name("rollout"))
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("--help >&-", 0),
+        ("--nosuch 2>&-", errors.ExitCode.USAGE),
+        ("--json --nosuch >&- 2>&- <&-", errors.ExitCode.USAGE),
+        ("init --json <&-", 0),
+    ],
+)
+def test_streams_that_are_closed_from_the_beginning_are_nobody_s_problem(line: str, code: int, tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" {line}', PROGRAM], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"), [(["--help"], 0), (["init"], 0), (["--json", "no-such-verb"], 2), ([], 2)], ids=str
+)
+def test_a_reader_that_has_left_is_no_failure(argv: list[str], code: int, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as left:
+        done = subprocess.run([PROGRAM, *argv], cwd=tmp_path, stdout=left, stderr=left, check=False)
+    assert done.returncode == code
+
+
+def test_a_broken_pipe_that_is_not_the_readers_is_a_bug(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deploy whose engine broke a connection has not deployed: no exit code 0."""
+
+    @click.command()
+    def broken() -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    assert cli.run(broken, [], "rollout") == errors.ExitCode.BUG
+    assert "BrokenPipeError" in capsys.readouterr().err
+
+
+def test_what_the_encoding_cannot_say_is_shown_by_its_number(tmp_path: Path) -> None:
+    here = tmp_path / "☃"
+    here.mkdir()
+    env = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([PROGRAM, "init"], cwd=here, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"\u2603/edge/rollout.d" in done.stdout
+
+
+def test_ctrl_c_while_it_is_being_loaded_shows_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt\n")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    for name in ("rollout", "docker-rollout"):
+        program = Path(sys.executable).with_name(name)
+        done = subprocess.run([program, "deploy"], env=env, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (130, "error: interrupted; nothing was touched\n")
+
+
+@pytest.mark.parametrize(("argv", "variable"), [(["--no-color"], ""), ([], "1"), ([], "")], ids=str)
+def test_wrong_usage_has_colors_only_where_they_are_wanted(argv: list[str], variable: str) -> None:
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "TERM": "xterm", "NO_COLOR": variable}
+    done = subprocess.run([PROGRAM, "deploy", "--nosuch", *argv], stderr=theirs, env=env, check=False)
+    said = os.read(ours, 10_000).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert (done.returncode, "--nosuch" in said) == (2, True)
+    assert ("\x1b" in said) == (not argv and not variable)
+
+
 def test_global_options_count_before_and_after_the_verb() -> None:
     seen = Globals()
 
@@ -96,6 +172,7 @@ def test_durations(text: str, seconds: float) -> None:
         (["deploy", "--frob"], "--frob"),
         (["dploy"], "dploy"),
         (["deploy", "--wait-lock", "5x"], "'5x' is not a duration"),
+        (["deploy", "--wait-lock", "²"], "'²' is not a duration"),
         (["deploy", "--pull", "maybe"], "maybe"),
         (["deploy", "--image", "shop:2"], "--image needs exactly one SERVICE"),
         (["deploy", "a", "b", "--image", "shop:2"], "--image needs exactly one SERVICE"),
@@ -104,6 +181,7 @@ def test_durations(text: str, seconds: float) -> None:
         (["rollback"], "SERVICE"),
         (["rollback", "web", "--to", "0"], "--to"),
         (["history", "--limit", "-1"], "--limit"),
+        (["history", "--limit", "99999999999999999999"], "--limit"),
     ],
 )
 def test_wrong_usage_is_2_in_one_voice(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,8 +300,6 @@ def test_docker_s_own_flags_reach_the_sdk_and_compose(monkeypatch: pytest.Monkey
         monkeypatch.setenv(name, "before")  # so that the test leaves them as they were
     taken = docker_plugin._docker_flags_taken(["--context", "far", "-H=tcp://x:1", "--config", "/c", "rollout", "web"])
     assert taken == ["web"]
-    import os
-
     assert [os.environ[n] for n in ("DOCKER_CONTEXT", "DOCKER_HOST", "DOCKER_CONFIG")] == ["far", "tcp://x:1", "/c"]
 
 
@@ -234,8 +310,38 @@ def test_docker_rollout_s_times_become_ours() -> None:
     assert docker_plugin._patience(None, 7.0, None)(checked).health.min_healthy_time == 0.0  # it has a check
     bare = ServiceSettings("web", 8000)
     assert docker_plugin._patience(None, 7.0, None)(bare).health.min_healthy_time == 7.0
-    with pytest.raises(errors.UsageError):
-        docker_plugin._patience(5.0, None, 5.0)(checked)
+
+
+def test_a_long_timeout_of_docker_rollout_is_not_cut_short_by_our_own_deadline() -> None:
+    plain = ServiceSettings("web", 8000, progress_deadline=600.0)
+    longer = docker_plugin._patience(1800.0, None, None)(plain)
+    assert (longer.health.healthy_deadline, longer.progress_deadline) == (1800.0, 3600.0)
+    assert docker_plugin._patience(90.0, None, None)(plain).progress_deadline == 600.0
+
+
+@pytest.mark.parametrize(
+    ("times", "place"),
+    [
+        ((5.0, None, 5.0), "health.min_healthy_time"),
+        ((0.0, None, None), "health.healthy_deadline"),
+        ((1.0, None, None), "health.timeout"),
+        ((None, None, 60.0), "health.min_healthy_time"),
+    ],
+)
+def test_times_of_docker_rollout_are_refused_where_the_file_s_would_be(
+    times: tuple[float | None, float | None, float | None], place: str
+) -> None:
+    plain = ServiceSettings("web", 8000, health=HealthCheck(path="/healthz", timeout=2.0, healthy_deadline=60.0))
+    with pytest.raises(errors.UsageError) as refused:
+        docker_plugin._patience(*times)(plain)
+    assert f"services.web.x-rollout.{place}: " in "".join(refused.value.details)
+
+
+@pytest.mark.parametrize("flag", ["-t", "-w", "--wait-after-healthy"])
+@pytest.mark.parametrize("value", ["-1", "nan", "1e999", "soon"])
+def test_what_is_no_length_of_time_is_refused(flag: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.docker_plugin(["rollout", "web", flag, value]) == errors.ExitCode.USAGE
+    assert "Invalid value for" in capsys.readouterr().err
 
 
 def test_a_mistyped_command_is_guessed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -257,6 +363,53 @@ def test_init_creates_the_directory_and_prints_what_to_add(
     assert "config: ./front/rollout.d" in said
     assert "./front/rollout.d:/etc/haproxy/rollout.d" in said
     assert (tmp_path / "compose.yaml").read_text() == "services: {}\n"
+
+
+def test_with_json_init_is_one_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["init", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["directory"], told["created"]) == (f"{tmp_path}/edge/rollout.d", True)
+    assert "config: ./edge/rollout.d" in told["compose"]
+    assert "include /etc/nginx/rollout.d/*.conf;" in told["proxy"]
+    assert "rollout render" in told["then"]
+    assert cli.main(["init", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["created"] is False
+
+
+def test_a_directory_that_init_cannot_make_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "edge").touch()
+    assert cli.main(["init"]) == errors.ExitCode.UNREACHABLE
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/edge/rollout.d cannot be made: Not a directory" in said
+    assert "--proxy" in said
+
+
+def test_with_json_the_health_of_the_sidecar_is_one_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["serve", "--healthy", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["healthy"] is False
+    assert "no sidecar" in told["reason"]
+
+
+@pytest.mark.parametrize("argv", [["status"], ["-f", "/nowhere/compose.yaml", "deploy"], ["init"]], ids=str)
+def test_a_directory_that_was_deleted_under_us_is_wrong_usage(
+    argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert cli.main(argv) == errors.ExitCode.USAGE
+    assert "there is no current directory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["../evil", "a b", ""])

@@ -93,6 +93,23 @@ def test_handlers_are_put_back() -> None:
     assert threading.current_thread() is threading.main_thread()
 
 
+@pytest.mark.parametrize("number", signals.WATCHED)
+def test_what_the_program_was_told_to_ignore_stays_ignored(said: list[str], number: int) -> None:
+    """`nohup` ignores the terminal's end, a shell without job control its key for an interruption."""
+    former = signal.signal(number, signal.SIG_IGN)
+    try:
+        found = Interruption(said.append, lambda: None)
+        with found.watching():
+            os.kill(os.getpid(), number)
+            with found.guarded():
+                os.kill(os.getpid(), number)
+            assert signal.getsignal(number) is signal.SIG_IGN
+        assert signal.getsignal(number) is signal.SIG_IGN
+        assert (found(), said) == (False, [])
+    finally:
+        signal.signal(number, former)
+
+
 DEAF = """
 import signal, threading
 from rollout.signals import WATCHED, Interruption

@@ -23,7 +23,12 @@ AT_WORK = SimpleNamespace(holder=lambda service: {})  # of the lock: a process p
 
 
 @pytest.fixture
-def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteJournal]:
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> Iterator[SqliteJournal]:
     """Of a rollout of `web` that is under way as number 2, in the project that the command line finds."""
     clock = SystemClock()
     journal = SqliteJournal(tmp_path / "state.db", clock)
@@ -37,7 +42,7 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteJ
 
     @contextmanager
     def session(ctx: object) -> Iterator[SimpleNamespace]:
-        yield SimpleNamespace(clock=clock, project=project, show=lambda data, text, indent: None)
+        yield SimpleNamespace(clock=clock, project=project, show=lambda data, text, indent: said.append(text()))
 
     monkeypatch.setattr(wishes, "session", session)
     yield journal
@@ -68,3 +73,18 @@ def test_without_a_sidecars_record_none_is_begun(journal: SqliteJournal, tmp_pat
     ask("pause")
     assert not (tmp_path / "audit.log").exists()
     assert len(journal.wishes(2)) == 1
+
+
+def test_promoted_while_it_is_paused_it_does_not_switch_yet(journal: SqliteJournal, said: list[str]) -> None:
+    journal.step_begun(2, 0, "hold", {})
+    ask("pause")
+    ask("promote")
+    assert said[-1] == "web: rollout 2 is promoted; it is paused: `rollout resume web` lets it switch"
+
+
+def test_promoted_it_switches(journal: SqliteJournal, said: list[str]) -> None:
+    journal.step_begun(2, 0, "hold", {})
+    ask("pause")
+    ask("resume")
+    ask("promote")
+    assert said[-1] == "web: rollout 2 is promoted: it switches now"

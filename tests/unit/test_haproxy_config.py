@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rollout.clock import SystemClock
-from rollout.errors import ProxyRejected, SpecError, StateError
+from rollout.errors import ProxyRejected, StateError
 from rollout.model import Pool, PoolOptions, ProxySettings, ProxyType, Upstream
 from rollout.proxies.haproxy import HAProxy
 from rollout.proxies.haproxy_config import ConfigDirectory, decode, encode, server_lines, structure
@@ -76,12 +76,6 @@ def test_what_is_no_name_or_address_never_reaches_haproxy(tmp_path: Path, upstre
     with pytest.raises(ProxyRejected):
         written(tmp_path, Pool("web", (upstream,)))
     assert not (tmp_path / "web.cfg").exists()
-
-
-def test_a_virtual_host_is_refused_with_the_line_to_write(tmp_path: Path) -> None:
-    with pytest.raises(SpecError) as caught:
-        written(tmp_path, Pool("web", options=PoolOptions(hosts=("shop.example",))))
-    assert "use_backend web if { req.hdr(host) -i shop.example }" in caught.value.details[0]
 
 
 def test_a_template_of_ones_own_comes_first_and_cannot_lose_the_header(tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from rollout.engines.docker.surroundings import own_container, seen_from_host
-from rollout.errors import SpecError
+from rollout.errors import SpecError, StateError
 from rollout.model import (
     Finding,
     HealthCheck,
@@ -22,7 +25,17 @@ from rollout.model import (
     Strategy,
     UpdateConfig,
 )
-from rollout.preflight import blockers, compose_version, findings, inspect, placement, refuse, state_directory
+from rollout.paths import unwritable
+from rollout.preflight import (
+    blockers,
+    compose_version,
+    findings,
+    inspect,
+    placement,
+    proxy_directory,
+    refuse,
+    state_directory,
+)
 from rollout.state import StateDirectory
 
 WEB = ServiceSettings(
@@ -99,6 +112,15 @@ def test_a_plain_service_has_no_findings() -> None:
         (replace(WEB, networks=()), {}, "no-network", "services.web.networks", "no network", "proxy's"),
         (WEB, {"deploy": {"mode": "global"}}, "deploy-mode", "services.web.deploy.mode", "global is Swarm's", "remove"),
         (replace(WEB, replicas=0), {}, "no-replicas", "services.web.deploy.replicas", "nothing would serve", "1 or"),
+        (replace(WEB, replicas=-2), {}, "no-replicas", "services.web.deploy.replicas", "-2 replicas", "1 or more"),
+        (
+            replace(RECREATE, replicas=-1), {"scale": -1, "deploy": {"replicas": 2}},
+            "no-replicas", "services.web.scale", "-1 replicas: nothing would serve", "1 or more",
+        ),
+        (
+            replace(stop_first(2), replicas=-1), {},
+            "no-replicas", "services.web.deploy.replicas", "-1 replicas", "1 or more",
+        ),
         (
             stop_first(2), {},
             "stop-first-empties", "services.web.deploy.update_config.order", "all 2 replicas", "order: start-first",
@@ -238,6 +260,31 @@ def test_where_no_state_can_be_kept(tmp_path: Path) -> None:
         (finding,) = found(wrong)
         assert (finding.code, finding.severity) == ("state", Severity.ERROR)
         assert f"{tmp_path}/file is no directory" in finding.message
+
+
+def test_where_the_proxys_files_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert unwritable(str(tmp_path)) == "" and proxy_directory(str(tmp_path), "") == []
+    assert unwritable(str(tmp_path / "gone")) == os.strerror(errno.ENOENT)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert unwritable(str(tmp_path)) == os.strerror(errno.EACCES)
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=os.ST_RDONLY))
+    (finding,) = proxy_directory(str(tmp_path), unwritable(str(tmp_path)))
+    assert (finding.code, finding.severity, finding.where) == (
+        "proxy-directory", Severity.ERROR, "x-rollout.proxy.config",
+    )  # fmt: skip
+    assert finding.message == f"{tmp_path} cannot be written: Read-only file system"
+    assert "x-rollout.proxy.config" in finding.fix
+
+
+def test_what_cannot_be_written_is_no_fault_of_the_configuration() -> None:
+    """Exit code 4, not 2; and it does not hide what else is wrong."""
+    found = [*proxy_directory("/etc/nginx/rollout.d", "Permission denied")]
+    with pytest.raises(StateError, match=r"^/etc/nginx/rollout\.d cannot be written: Permission denied$") as refused:
+        refuse(found)
+    assert refused.value.hint == found[0].fix
+    with pytest.raises(SpecError) as both:
+        refuse([*found, *inspect(replace(WEB, replicas=0), {})])
+    assert [fault.path for fault in both.value.faults] == ["x-rollout.proxy.config", "services.web.deploy.replicas"]
 
 
 @pytest.mark.parametrize("hook", ["post_start", "pre_stop"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import threading
 from dataclasses import replace
@@ -241,6 +242,15 @@ def test_a_reader_that_has_gone_does_not_end_the_rollout() -> None:
         lines(event)
         live(event)
     live.close()
+
+
+def test_a_signal_whose_words_nobody_reads_ends_no_rollout(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(_fd: int, _data: bytes) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(os, "write", write)
+    for style in (Style(), Style(json=True), Style(live=True)):
+        report_for(style, Gone(), Gone(), StillClock()).interrupting("taking back what was started")
 
 
 # --- live
