@@ -150,9 +150,11 @@ class Controller:
         concerned: Collection[str] | None = None,
         *,
         additions: bool = True,
+        stuck: Collection[str] = (),
     ) -> Pass:
         """Look at the services to which something has happened (`concerned`; None: at all, nothing is known of any) and
-        mend their pools; without `additions` only if something has to leave one. Raises EngineError, ProxyUnreachable,
+        mend their pools; without `additions` only if something has to leave one. `stuck` are those that could not be
+        settled when it was tried. Raises EngineError, ProxyUnreachable,
         StateError, LockHeld: the next pass finds what this one left."""
         settings = [s for name, s in services.items() if concerned is None or name in concerned]
         self._ask_networks(settings)
@@ -165,7 +167,7 @@ class Controller:
         fingerprints = self._ports.proxy.fingerprints([one.service for one in seen])
         wrong, urgent = [], additions
         for one in seen:
-            if self._is_held(one, done):
+            if self._left_to_others(one, done, stuck):
                 continue
             decision = self._decide(self._as_it_was_left(one))
             done.unproven += decision.unproven
@@ -178,12 +180,12 @@ class Controller:
         done.waiting.update(one.service for one in wrong)
         if urgent:
             for start in range(0, len(wrong), AT_A_TIME):
-                self._mend(wrong[start : start + AT_A_TIME], done)
+                self._mend(wrong[start : start + AT_A_TIME], done, stuck)
         else:
             done.postponed.update(one.service for one in wrong)
         return done
 
-    def _mend(self, wrong: Sequence[Seen], done: Pass) -> None:
+    def _mend(self, wrong: Sequence[Seen], done: Pass, stuck: Collection[str]) -> None:
         """Under their leases, after a second look: what was seen before may be a rollout's work."""
         restarted = frozenset[str]().union(*(one.restarted for one in wrong))
         with ExitStack() as leases:
@@ -192,7 +194,7 @@ class Controller:
             before: list[Pool] = []
             pools: list[Pool] = []
             for one in self._sure_of_those_that_come(self._look([one.settings for one in mine], restarted)):
-                pool = self._decide(self._as_it_was_left(one)).pool
+                pool = None if self._died_meanwhile(one, stuck) else self._decide(self._as_it_was_left(one)).pool
                 if pool is not None:
                     pools.append(pool)
                     before.append(one.pool or Pool(one.service, (), pool.options))
@@ -291,20 +293,27 @@ class Controller:
         there = {upstream_name(replica) for one in seen for replica in one.replicas}
         self._started = {name: at for name, at in self._started.items() if name in there}
 
-    def _is_held(self, one: Seen, done: Pass) -> bool:
-        """Whether a rollout is under way. What was left so is for `sync_once`, its pool is followed until then."""
+    def _left_to_others(self, one: Seen, done: Pass, stuck: Collection[str]) -> bool:
+        """Whether a rollout is under way, or was left so and is for `sync_once`: that finds most to go by where nothing
+        has changed since. Only one that it could do nothing about is followed until it can."""
         if not self._unsettled(one):
             return False
         with self._ports.lock.attempt(one.service, RECOVERY) as free:
             (done.unsettled if free else done.held).add(one.service)
-        return not free
+        return not free or (one.unfinished is not None and one.service not in stuck)
+
+    def _died_meanwhile(self, one: Seen, stuck: Collection[str]) -> bool:
+        """Since the first look a run has left something unfinished: the next pass hands that on."""
+        return one.unfinished is not None and one.service not in stuck and self._unsettled(one)
 
     def _as_it_was_left(self, one: Seen) -> Seen:
-        """Between two revisions by a run that died: what has gone leaves the pool, who comes in is for its recovery."""
+        """Between two revisions by a run that died: what has ended leaves the pool. Who comes in, and whether an ill
+        one stays, is for its recovery."""
         if one.unfinished is None or not self._unsettled(one):
             return one
         routed = routed_ids(one.pool, one.replicas)
-        return replace(one, replicas=[replica for replica in one.replicas if replica.id in routed])
+        left = [replace(replica, health=Health.NONE) for replica in one.replicas if replica.id in routed]
+        return replace(one, replicas=left)
 
     def _unsettled(self, one: Seen) -> bool:
         """Whether a rollout of this service is under way or was left so, or warm replicas have been kept long enough.

@@ -73,15 +73,10 @@ def rollback(
         request = targets.rollback_target(wired.project, revision, ports.images, ports.engine, hashes)
         return replace(request, wait_lock=wait_lock)
 
-    def at_its_turn() -> Request:
-        now = choose()
-        return request if now == chosen else request_for(now)
-
     preflight.refuse(wired.writing())
-    chosen = choose()
-    request = request_for(chosen)
-    told = Relay(emit, wired.proxy.findings)
-    return carry_out(ports, wired.project.services[service], request, told, interrupted, at_its_turn)
+    request = request_for(choose())  # what cannot be is told before it waits
+    settings, told = wired.project.services[service], Relay(emit, wired.proxy.findings)
+    return carry_out(ports, settings, request, told, interrupted, lambda: request_for(choose()))
 
 
 def sync(

@@ -96,6 +96,8 @@ def run(command: click.Command, argv: Sequence[str], name: str) -> int:
             raise  # completion has ended
         sys.stdout, sys.stderr = stdout, stderr  # what Click does of a BrokenPipeError: wraps them, and exits with 1
         return _without_reader() if _reader_has_left() else tell(BrokenPipeError(), said)
+    except BrokenPipeError as error:  # completion has ended, outside of what Click catches
+        return _without_reader() if _reader_has_left() else tell(error, said)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # the last line: nothing shows a traceback
         return tell(error, said)
 

@@ -11,13 +11,11 @@ from pathlib import Path
 
 _STATEMENT = re.compile(
     r"""
-    \#[^\n]*
-    | (?:export\s+)?
-      (?P<name>[^\s=:\#][^=:\n]*?)[^\S\n]*
-      [=:][^\S\n]*
-      (?: "(?P<double>(?:[^"\\]|\\.)*)" | '(?P<single>(?:[^'\\]|\\.)*)' | (?P<bare>[^\n]*) )
+    ^[^\S\n]*(?:export[^\S\n]+)?
+    (?P<name>[^\s=:\#][^=:\n]*)[=:][^\S\n]*
+    (?: "(?P<double>(?:[^"\\]|\\.)*)" | '(?P<single>(?:[^'\\]|\\.)*)' | (?P<bare>[^\n]*) )
     """,
-    re.VERBOSE | re.DOTALL,
+    re.VERBOSE | re.DOTALL | re.MULTILINE,
 )
 _VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|(?P<plain>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)(?P<how>:?[-+?])?)")
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$$"}
@@ -40,12 +38,13 @@ def dotenv(files: Sequence[str], environment: Mapping[str, str]) -> dict[str, st
 def _statements(text: str) -> Iterator[tuple[str, str, bool]]:
     """Name, value, and whether a dollar sign in it is one."""
     for found in _STATEMENT.finditer(text):
+        name = found["name"].rstrip()
         if found["double"] is not None:
-            yield found["name"], re.sub(r"\\(.)", _unescaped, found["double"], flags=re.DOTALL), False
+            yield name, re.sub(r"\\(.)", _unescaped, found["double"], flags=re.DOTALL), False
         elif found["single"] is not None:
-            yield found["name"], found["single"].replace(r"\'", "'"), True
+            yield name, found["single"].replace(r"\'", "'"), True
         elif found["bare"] is not None:
-            yield found["name"], found["bare"].partition(" #")[0].rstrip(), False
+            yield name, found["bare"].partition(" #")[0].rstrip(), False
 
 
 def _unescaped(found: re.Match[str]) -> str:

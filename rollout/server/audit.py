@@ -78,14 +78,29 @@ class Audit:
         return self._path.with_name(f"{NAME}.1")
 
     def _append(self, line: bytes) -> None:
-        if self._path.exists() and self._path.stat().st_size > LONGEST:
-            self._path.replace(self._before)
+        while not self._appended(line):
+            pass  # the file has just been put aside: the next one is written to
+
+    def _appended(self, line: bytes) -> bool:
         fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)  # the command line records its wishes here as well
+            if not self._is_of(fd):
+                return False
+            if os.fstat(fd).st_size > LONGEST:
+                self._path.replace(self._before)
+                return False
             _write_whole(fd, line)
+            return True
         finally:
             os.close(fd)
+
+    def _is_of(self, fd: int) -> bool:
+        """Whether the record is this file still."""
+        try:
+            return os.path.samestat(os.fstat(fd), self._path.stat())
+        except FileNotFoundError:
+            return False
 
 
 def _write_whole(fd: int, line: bytes) -> None:

@@ -95,7 +95,8 @@ class Membership:
         if concerned is not None and not concerned:
             return
         try:
-            done = controller.one_pass(services, concerned, additions=self._pace.wait() == 0.0)
+            additions, stuck = self._pace.wait() == 0.0, self._settling.stuck
+            done = controller.one_pass(services, concerned, additions=additions, stuck=stuck)
         except RolloutError as error:
             self._in_trouble(error, concerned or ())
             return
@@ -103,9 +104,9 @@ class Membership:
             self._emit(Notice("", "the replicas are followed again"))
         self._trouble, self._pause = "", TROUBLE_PAUSE
         looked_at = set(services if concerned is None else concerned)
-        self._readiness.heard(looked_at - done.held, done.unproven)
+        self._readiness.heard(looked_at - done.held - done.unsettled, done.unproven)
         # whose pool waits has proved itself; whom another has the lease of was not decided about
-        proving.want(done.unproven, looked_at - done.waiting - done.held)
+        proving.want(done.unproven, looked_at - done.waiting - done.held - done.unsettled)
         self._leave(done)
 
     def _relieve(self, services: Mapping[str, ServiceSettings]) -> None:

@@ -20,6 +20,7 @@ from rollout.model import Project, Schedule
 from rollout.ports import Clock, Registry
 from rollout.server.operations import Asked, Operations
 from rollout.steps.run import Ports
+from rollout.targets import live_revision
 from rollout.watch.schedule import first_question, is_news, is_open, next_question, pause_after
 from rollout.wiring import wire
 
@@ -158,7 +159,7 @@ def _is_news(looking: Looking, service: str, image: str, offered: str) -> bool:
 
 def _chosen_instead(ports: Ports, service: str, image: str) -> str:
     """The image that a webhook or `--image` has deployed instead of the Compose file's; empty when none has."""
-    live = ports.journal.live(service)
+    live = live_revision(ports.journal, service, ports.engine.replicas(service), ports.proxy.pool(service))
     return live.image if live is not None and image and live.image != image else ""
 
 

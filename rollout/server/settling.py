@@ -57,6 +57,11 @@ class Settling:
             return
         self._under_way[service] = self._workers.submit(self._run, service)
 
+    @property
+    def stuck(self) -> frozenset[str]:
+        """Services that could not be settled when it was last tried."""
+        return frozenset(self._failures.copy())
+
     def close(self) -> None:
         """Wait for what is under way: it ends with the service in order, or is taken up again by the next run."""
         self._workers.shutdown(cancel_futures=True)

@@ -39,6 +39,10 @@ class Faults:
         found = [at for at, _message, _hint in self.found]
         return any(place[: len(at)] == at or at[: len(place)] == place for place in places for at in found)
 
+    def within(self, place: Place) -> set[str | int]:
+        """The keys of what is at `place` that have one."""
+        return {at[len(place)] for at, _message, _hint in self.found if at[: len(place)] == place != at}
+
     def as_errors(self, files: Sequence[str] = ()) -> list[Fault]:
         """With the line of the user's file each one is at, where it can be found."""
         lines = [(Path(file).name, _nodes(file)) for file in files if self.found and file != "-"]

@@ -20,7 +20,8 @@ def read_hooks(section: Mapping[str, Any], place: Place, faults: Faults) -> Hook
 def _hook(name: str, section: Mapping[str, Any], place: Place, faults: Faults) -> Hook:
     if "command" in section and "host_command" in section:
         faults.add(place, "command and host_command exclude each other", "keep one: in a container, or on the host")
-    if not ("command" in section or "host_command" in section or faults.spoil(place)):
+    perhaps = faults.within(place) - {"timeout", "failure"}  # misspelt, or not acceptable
+    if not ("command" in section or "host_command" in section or perhaps):
         faults.add(place, "does not say what to run", 'add command: ["./manage.py", "migrate"], or host_command')
     seconds, fails = _DEFAULTS[name]
     timeout = section.get("timeout", seconds)

@@ -11,17 +11,22 @@ from rollout.spec.faults import Faults, Place
 
 
 def read_notify(
-    sections: Sequence[Mapping[str, Any]], directory: str, place: Place, faults: Faults
+    sections: Sequence[Mapping[str, Any] | None], directory: str, place: Place, faults: Faults
 ) -> tuple[NotifySettings, ...]:
-    """Each with its files' paths absolute, seen from `directory`. Faults are added."""
-    return tuple(_one(section, directory, (*place, index), faults) for index, section in enumerate(sections))
+    """Each with its files' paths absolute, seen from `directory`. Faults are added; None is one that is none."""
+    return tuple(
+        _one(section, directory, (*place, index), faults)
+        for index, section in enumerate(sections)
+        if section is not None
+    )
 
 
 def _one(section: Mapping[str, Any], directory: str, place: Place, faults: Faults) -> NotifySettings:
     values = dict(section)
     if "url" in values and "url_file" in values:
         faults.add(place, "url and url_file exclude each other", "keep url_file if the address is a secret")
-    if not ("url" in values or "url_file" in values or faults.spoil(place)):
+    perhaps = faults.within(place) - {"format", "secret_file", "on"}  # misspelt, or not acceptable
+    if not ("url" in values or "url_file" in values or perhaps):
         faults.add(place, "does not say where to", "add url: https://…, or url_file: PATH if the address is a secret")
     if values.get("format") == "slack" and "secret_file" in values:
         faults.add((*place, "secret_file"), "means nothing to slack, which checks no signature", "remove it")

@@ -93,7 +93,7 @@ def _acceptable(rule: Rule, value: object) -> Any:
                     found[key] = _acceptable(inner, value[key])
         return found
     if isinstance(rule, ListOf) and isinstance(rule.rule, Section) and isinstance(value, list):
-        return tuple(_acceptable(rule.rule, one if isinstance(one, Mapping) else {}) for one in value)
+        return tuple(_acceptable(rule.rule, one) if isinstance(one, Mapping) else None for one in value)
     return Schema(rule)(value)
 
 

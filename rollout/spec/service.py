@@ -29,7 +29,6 @@ DOCKER_INTERVAL = 30.0
 DOCKER_TIMEOUT = 30.0
 DOCKER_RETRIES = 3
 DOCKER_GRACE = "10s"  # between SIGTERM and SIGKILL
-_TIMES = ("health", "progress_deadline", "keepalive_timeout")  # what check_times compares
 SHORTEST_DEADLINE = 60.0
 SHORTEST_INTERVAL, LONGEST_INTERVAL = 60.0, 366 * 86400.0  # seconds between two questions to a registry
 
@@ -82,8 +81,7 @@ def read_service(name: str, raw: Raw, networks: Mapping[str, str], faults: Fault
         schedule=schedule,
         **chosen,
     )
-    if not faults.spoil(*((*place, "x-rollout", key) for key in _TIMES)):
-        check_times(settings, place, faults)
+    check_times(settings, place, faults)
     return settings
 
 
@@ -106,7 +104,8 @@ def default_deadline(check: Raw | None) -> float:
 
 
 def check_times(settings: ServiceSettings, place: Place, faults: Faults) -> None:
-    """The order that times must have. Each broken rule is one fault, at the key that a person would change."""
+    """The order that times must have. Each broken rule is one fault, at the key that a person would change; none is
+    broken by a time that is not acceptable itself."""
     health, root = settings.health, (*place, "x-rollout")
     ready, deadline = health.min_healthy_time, health.healthy_deadline
     for key, value in (("interval", health.interval), ("timeout", health.timeout), ("healthy_deadline", deadline)):
@@ -114,22 +113,28 @@ def check_times(settings: ServiceSettings, place: Place, faults: Faults) -> None
             faults.add((*root, "health", key), "must be longer than 0", "like 500ms")
     if settings.pool.keepalive_timeout <= 0:
         faults.add((*root, "keepalive_timeout"), "must be longer than 0", "keepalive: 0 turns it off")
-    if ready >= deadline:
+
+    def known(*keys: str) -> bool:
+        """What nobody says of the deadline follows from these others."""
+        needed = ("healthy_deadline", "start_period", "min_healthy_time", *keys)
+        return not faults.spoil((*place, "healthcheck"), *((*root, "health", key) for key in needed))
+
+    if ready >= deadline and known():
         faults.add(
             (*root, "health", "min_healthy_time"),
             f"{ready:g}s is not shorter than healthy_deadline, {deadline:g}s: no replica could ever be ready",
             "min_healthy_time < healthy_deadline < progress_deadline",
         )
-    if deadline >= settings.progress_deadline:
+    if deadline >= settings.progress_deadline and known() and not faults.spoil((*root, "progress_deadline")):
         faults.add(
             (*root, "progress_deadline"),
             f"{settings.progress_deadline:g}s is not longer than healthy_deadline, {deadline:g}s",
             "min_healthy_time < healthy_deadline < progress_deadline",
         )
-    if 0 < deadline <= health.timeout:
+    if deadline <= health.timeout and known("timeout"):
         hint = f"write a timeout below {deadline:g}s"
         faults.add((*root, "health", "timeout"), f"{health.timeout:g}s is not shorter than healthy_deadline", hint)
-    if 0 < deadline <= health.interval * (health.healthy_threshold - 1):
+    if deadline <= health.interval * (health.healthy_threshold - 1) and known("interval", "healthy_threshold"):
         faults.add(
             (*root, "health", "healthy_threshold"),
             f"{health.healthy_threshold} successes {health.interval:g}s apart do not fit into {deadline:g}s",

@@ -12,6 +12,7 @@ from datetime import date, datetime, time, timedelta, tzinfo
 from rollout.model import Schedule, Window
 
 DAY = 86_400.0  # seconds
+LATE = 60.0  # seconds that a question may come late by itself: the round before it took its time
 FIRST_PAUSE = 10.0  # seconds after the first failure to reach a registry; they double, up to the interval
 SEARCHED = 16  # days looked through for an opening: a weekly window that summer time skips comes again after 14
 
@@ -24,22 +25,21 @@ def first_question(schedule: Schedule, now: float, zone: tzinfo, chance: float) 
 
 def next_question(schedule: Schedule, asked: float, pause: float, zone: tzinfo, chance: float) -> float:
     """When to ask again: `pause` seconds after the question before and a little later, within a window. With windows an
-    interval counts without what jitter has added since the window opened: added each time, it would soon miss every
-    other window."""
-    whole = pause >= schedule.interval and schedule.windows
+    interval of days counts without what jitter has added since the window opened: added each time, it would soon miss
+    every other window."""
+    whole = schedule.windows and pause >= schedule.interval >= DAY
     earliest = _an_interval_on(schedule, asked, zone) if whole else asked + pause
     return _within(schedule.windows, earliest, min(schedule.jitter, pause), zone, chance)
 
 
 def _an_interval_on(schedule: Schedule, asked: float, zone: tzinfo) -> float:
-    late = min(schedule.jitter, schedule.interval / 2)  # the half: else a jitter of hours has it ask every moment
+    late = min(schedule.jitter, schedule.interval / 2)  # the half: else a long jitter has it ask at once
     opened = _opening(schedule.windows, asked, zone)[2]
-    in_time = asked - late <= opened.timestamp() <= asked
+    in_time = asked - max(late, LATE) <= opened.timestamp() <= asked
     since = opened if in_time else datetime.fromtimestamp(asked - late, zone)
     days, rest = divmod(schedule.interval, DAY)
-    if days:  # of the local clock, as windows are: one that summer time brings after 23 hours is not missed
-        since += timedelta(days=days)
-    return since.timestamp() + rest
+    # of the local clock, as windows are: one that summer time brings after 23 hours is not missed
+    return (since + timedelta(days=days)).timestamp() + rest
 
 
 def _within(windows: Sequence[Window], earliest: float, spread: float, zone: tzinfo, chance: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import resource
 import threading
@@ -496,6 +497,28 @@ def test_a_record_that_finds_no_room_leaves_nothing_and_begins_nothing(tmp_path:
     assert log.read_bytes() == before
     audit.begun(Asked("deploy", ("web",), "webhook", key="next"))
     assert [line["key"] for line in audit.lines()] == ["first", "next"]
+
+
+def test_two_that_put_the_record_aside_at_once_lose_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other does so between this one's opening of the file and its lock."""
+    monkeypatch.setattr("rollout.server.audit.LONGEST", 200)
+    clock = HandClock(1.7e9)
+    ours, other = Audit(tmp_path, clock), Audit(tmp_path, clock)
+    ours.write("api:ci", "deploy", key="first", padding="x" * 200)
+    flock, met = fcntl.flock, list[int]()
+
+    def later(fd: int, how: int) -> None:
+        if not met:
+            met.append(fd)
+            other.write("cli:anna", "abort", key="second", padding="x" * 200)
+        flock(fd, how)
+
+    monkeypatch.setattr("rollout.server.audit.fcntl.flock", later)
+    ours.write("api:ci", "deploy", key="third")
+    assert [line["key"] for line in ours.lines()] == ["second", "third"], "each put aside what was there before"
+    assert (tmp_path / "audit.log.1").stat().st_size > 200
 
 
 def test_a_record_after_one_that_a_crash_has_torn_is_a_line_of_its_own(tmp_path: Path) -> None:

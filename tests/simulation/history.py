@@ -187,7 +187,7 @@ class History:
                 between()
                 hinted = set(watch) if sees_events and number not in resyncs else None
             self.world.run_began = self.world.happened
-            done = controller.one_pass(services, hinted)
+            done = controller.one_pass(services, hinted, stuck=() if self.settles else SERVICES)
             self.done["passes"] += 1
             hear(done)
             for service in sorted(done.unsettled if self.settles else ()):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from rollout.model import FailureAction, Order, Promotion, Strategy, UpdateConfig
+from tests.seeded import whatever_was_imported
 from tests.simulation.history import SERVICES, VERSIONS, Happening, History
 
 EXAMPLES, STEPS = 80, 50  # of each of the four; an example may end before its last step
@@ -176,7 +177,8 @@ def test_whatever_happens_the_guarantees_hold(number: int, capsys: pytest.Captur
         phases=(Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(seed(number)(type(f"Histories{number}", (Histories,), {})), settings=limits)
+    with whatever_was_imported():
+        run_state_machine_as_test(seed(number)(type(f"Histories{number}", (Histories,), {})), settings=limits)
     done = History.done
     with capsys.disabled():
         print(f"\n{done['steps']} steps, {done['runs']} runs, {done['port calls']} port calls looked at")

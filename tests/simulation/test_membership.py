@@ -220,6 +220,23 @@ def test_a_replica_that_dies_leaves_the_pool_though_a_dead_run_cannot_be_settled
     assert h.journal.unfinished("web") is None
 
 
+@pytest.mark.parametrize("step", ["start", "check", "switch"])
+@pytest.mark.parametrize("stuck", [False, True], ids=["at once", "after a failed attempt"])
+def test_an_old_replica_that_is_ill_does_not_keep_a_dead_run_from_being_taken_back(step: str, stuck: bool) -> None:
+    """It stays in the pool until then: an undo brings back what was there, and does not wait for it to become well."""
+    h = History(reload_loads_all=True, healthchecks=True, seed=1)
+    interrupted_at(h, step)
+    h.others.sicken(next(c for c in h.others.of("web") if c.ip in routed(h)))
+    h.world.advance(1.0)
+    if stuck:
+        h.settles = False
+        h.follow(2, [], sees_events=False)
+        h.settles = True
+    assert h.follow(2, [], sees_events=False) == "followed"
+    assert h.journal.unfinished("web") is None
+    assert {c.replica.key for c in h.others.of("web")} == {VERSIONS[0]}, "nothing new is left over"
+
+
 def test_warm_replicas_whose_time_is_over_do_not_keep_the_pool_from_being_followed() -> None:
     h = history(everything=True, seed=1)
     h.files["web"].settings = replace(h.files["web"].settings, keep_warm=60.0)

@@ -96,6 +96,15 @@ def test_a_reader_that_has_left_is_no_failure(argv: list[str], code: int, tmp_pa
     assert done.returncode == code
 
 
+def test_a_reader_of_completions_that_has_left_is_no_failure(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {**os.environ, "_ROLLOUT_COMPLETE": "bash_source"}
+    with os.fdopen(writer, "w") as left:
+        done = subprocess.run([PROGRAM], env=environment, stdout=left, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_a_broken_pipe_that_is_not_the_readers_is_a_bug(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

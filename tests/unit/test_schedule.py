@@ -16,6 +16,7 @@ import pytest
 from rollout.errors import EngineError, UsageError
 from rollout.events import Event, Notice, Warned
 from rollout.model import (
+    Pool,
     Project,
     ProxySettings,
     ProxyType,
@@ -25,6 +26,7 @@ from rollout.model import (
     RevisionKey,
     Schedule,
     ServiceSettings,
+    Upstream,
     Window,
 )
 from rollout.ports import RolloutRecord
@@ -154,10 +156,10 @@ def test_outside_of_the_window_it_waits_for_it() -> None:
 
 
 def test_what_jitter_has_added_is_not_added_again() -> None:
-    nightly = replace(HOURLY, windows=NIGHT)
+    daily = Schedule(DAY, 300.0, windows("02:00-04:00"))
     opens = at("2026-07-04T02:00")
-    assert next_question(nightly, opens + 299, 3600.0, BERLIN, 0.0) == opens + 3600
-    assert next_question(nightly, opens + 3700, 3600.0, BERLIN, 0.0) == opens + 3700 - 300 + 3600
+    assert next_question(daily, opens + 299, DAY, BERLIN, 0.0) == opens + DAY
+    assert next_question(daily, opens + 3700, DAY, BERLIN, 0.0) == opens + 3700 - 300 + DAY
 
 
 def test_a_registry_that_fails_is_asked_again_in_the_same_window() -> None:
@@ -239,6 +241,22 @@ def test_an_interval_shorter_than_the_window_asks_several_times_in_it(chances: l
     assert {sum(opens <= when < closes for when in asked) for opens, closes in nights} <= {4, 5}
 
 
+def test_without_jitter_a_round_that_takes_its_time_does_not_move_the_next_question() -> None:
+    schedule = Schedule(24 * 3600.0, 0.0, windows("02:00-02:10"))
+    when, asked = at("2026-07-02T02:00"), list[float]()
+    for _ in range(400):
+        asked.append(when)
+        when = next_question(schedule, when + 2.0, schedule.interval, BERLIN, 0.0)
+    assert max(later - before for before, later in pairwise(asked)) <= 25 * 3600.0
+
+
+def test_less_than_a_day_is_never_shortened_by_a_window() -> None:
+    for interval, jitter in ((60.0, 60.0), (1800.0, 180.0), (1800.0, 1800.0)):
+        schedule = Schedule(interval, jitter, windows("02:00-04:00"))
+        asked = questions(schedule, at("2026-07-02T02:00"), at("2026-07-09T02:00"), [1.0, 0.0, 0.0, 0.5])
+        assert min(later - before for before, later in pairwise(asked)) >= interval
+
+
 def test_one_longer_than_a_day_leaves_out_the_windows_that_come_too_early() -> None:
     schedule = Schedule(25 * 3600.0, 0.0, windows("02:00-04:00"))
     begins = at("2026-07-01T12:00")
@@ -292,6 +310,7 @@ class World:
     said: list[Event] = field(default_factory=list)
     exit_code: int | None = 0
     live_image: str = "reg:5000/web:1"
+    deployed: str = ""  # the image that was; empty: what runs
     chance: Callable[[], float] = field(default=lambda: 0.0)
     slow: float = 0.0  # seconds a question takes
 
@@ -312,16 +331,22 @@ class World:
     def engine(self) -> World:
         return self
 
-    images = journal = engine
+    images = journal = proxy = engine
 
     def replicas(self, service: str) -> list[Replica]:
         return [Replica("c1", "shop-web-1", service, 1, RevisionKey("h", self.runs), ReplicaState.RUNNING)]
+
+    def pool(self, service: str) -> Pool:
+        return Pool(service, (Upstream("web-c1", "10.0.0.2", 8000),))
+
+    def revisions(self, service: str) -> list[Revision]:
+        return [Revision(service, 2, RevisionKey("h", self.runs), "reg:5000/web:1", "", 0.0)]
 
     def warm(self, _service: str) -> None:
         return None
 
     def live(self, service: str) -> Revision:
-        return Revision(service, 1, RevisionKey("h", self.runs), self.live_image, "", 0.0)
+        return Revision(service, 1, RevisionKey("h", self.deployed or self.runs), self.live_image, "", 0.0)
 
     def history(self, _service: str, _limit: int) -> list[RolloutRecord]:
         return self.records
@@ -418,6 +443,12 @@ def test_an_image_that_somebody_chose_is_left_alone_until_the_file_says_it(world
     ]
     world.live_image = "reg:5000/web:1"
     pass_time(world, part, 3600)
+    assert len(world.asked) == 1
+
+
+def test_a_choice_that_plain_compose_has_taken_back_keeps_nothing_out(world: World) -> None:
+    world.live_image, world.deployed, world.offers = "reg:5000/web:2", "id-chosen", "sha256:new"
+    pass_time(world, world.part(), 3600)
     assert len(world.asked) == 1
 
 
