@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class ComposeProject:
     def __init__(self, services: Mapping[str, Any], **others: Any) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="rollout-test-")
         self.directory = Path(self._folder.name)
-        self.name = f"rollout-test-{os.getpid()}-{self.directory.name[-8:].lower().strip('_')}"
+        self.name = f"rollout-test-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.write(services, **others)
 
     def write(self, services: Mapping[str, Any], **others: Any) -> None:

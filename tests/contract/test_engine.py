@@ -130,10 +130,16 @@ def test_what_happens_to_a_service_is_a_hint(bench: Bench) -> None:
     """Also what happened before anybody iterates; each of the three alone is enough to look again."""
     (replica_id,) = bench.engine.create(bench.service, 1, None)
     for change in (bench.engine.start, bench.die, bench.engine.remove):
+        next_second(bench)  # a watch tells all of the second that it begins in
         watch = bench.engine.watch()
         change(replica_id)
         assert next(iter(watch)) == bench.service
         watch.close()
+
+
+def next_second(bench: Bench) -> None:
+    now = int(bench.clock.wall())
+    wait_for(bench.clock, lambda: True if bench.clock.wall() >= now + 1 else None, timeout=10)
 
 
 def test_a_watch_is_ended_from_another_thread(bench: Bench) -> None:

@@ -29,7 +29,7 @@ defaults
   timeout client 30s
   timeout server 30s
   timeout tunnel 1h
-  timeout http-keep-alive 10s
+  timeout http-keep-alive 60s
   option idle-close-on-response
 frontend web
   bind :80

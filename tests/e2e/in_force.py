@@ -24,11 +24,7 @@ SAID_WITHIN = 10.0  # seconds until a line is in the log
 
 def of_haproxy(admin: Path, service: str) -> set[str]:
     """The addresses of the servers that take new requests."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(10)
-        connection.connect(str(admin))
-        connection.sendall(f"show servers state {service}\n".encode())
-        answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+    answer = asked(admin, f"show servers state {service}")
     if not answer.startswith("1\n"):
         raise ConnectionError(f"HAProxy says of {service}: {answer!r}")
     _, head, *rows = (line for line in answer.splitlines() if line)
@@ -40,6 +36,15 @@ def of_haproxy(admin: Path, service: str) -> set[str]:
         for one in servers
         if taking.items() <= one.items() and one["srv_uweight"] != "0"
     }
+
+
+def asked(admin: Path, command: str) -> str:
+    """What HAProxy answers at its socket."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(str(admin))
+        connection.sendall(f"{command}\n".encode())
+        return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 
 
 def of_nginx(container: str, address: str, service: str, addresses: int) -> set[str]:

@@ -16,6 +16,7 @@ import http.client
 import json
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -170,6 +171,19 @@ def eventually(look: Callable[[], T | None], what: str, seconds: float = 60.0) -
         assert time.monotonic() < deadline, f"it never came: {what}"
         time.sleep(STEP_PAUSE)
     return seen
+
+
+def free_ports(count: int) -> list[int]:
+    """None of those that the kernel gives to whoever asks for any: they are still free when they are used."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    with contextlib.ExitStack() as held:
+        ports: list[int] = []
+        while len(ports) < count:
+            port = 10000 + secrets.randbelow(lowest - 10000)
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+                ports.append(port)
+        return ports
 
 
 def echoes(client: socket.socket) -> bool:
@@ -342,16 +356,19 @@ class Shop:
 
     def wait_for_edge(self) -> None:
         if self.edge.type == "haproxy":
-            eventually(lambda: (self.directory / "run/admin.sock").exists(), "HAProxy's socket")
+            eventually(self._haproxy_answers, "HAProxy at its socket")
         eventually(lambda: any("worker" in line or "haproxy" in line for line in self.edge_processes()), "the proxy")
+
+    def _haproxy_answers(self) -> bool:
+        """Its socket alone proves nothing: a former one leaves it behind."""
+        with contextlib.suppress(OSError):
+            return bool(in_force.asked(self.directory / "run/admin.sock", "show info"))
+        return False
 
     def restart_edge(self) -> None:
         """Killed, and started by its operator. Unless somebody was quicker, it has the address it had."""
         edge = self.running("edge")[0]
         docker("kill", edge.id)
-        if self.edge.type == "haproxy":
-            # else the look for it would find the former one's
-            (self.directory / "run/admin.sock").unlink(missing_ok=True)
         docker("start", edge.id)
         self.wait_for_edge()
         eventually(lambda: self.answers() in ("1", "2", "3"), "an answer of the restarted proxy")

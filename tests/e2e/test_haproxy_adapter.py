@@ -19,6 +19,7 @@ from rollout.model import InFlight, Pool, PoolOptions, ServiceSettings, Switched
 from rollout.proxies.haproxy import HAProxy
 from rollout.proxies.haproxy_socket import ControlSocket
 from tests.e2e.haproxy_bench import CONFIG, VERSIONS, Client, Edge, docker, eventually, running_apps, running_edge
+from tests.e2e.projects import echoes
 
 pytestmark = pytest.mark.e2e
 _numbers = itertools.count(1)
@@ -188,27 +189,41 @@ def test_nothing_is_left_in_the_directory(edge: Edge, service: str, a: Upstream,
 # --- draining -----------------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def upgraded(edge: Edge, service: str) -> Iterator[Client]:
+    """An exchange without an end, until the test closes it."""
+    with edge.client(service) as client:
+        head = f"GET /upgrade HTTP/1.1\r\nHost: {service}\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+        client.connection.sendall(head.encode())
+        answered = b""
+        while b"\r\n\r\n" not in answered:
+            answered += client.connection.recv(1) or pytest.fail("closed without an answer")
+        assert b" 101 " in answered
+        yield client
+
+
 def test_drained_means_that_the_old_replica_has_nothing_and_gets_nothing(
     edge: Edge, service: str, a: Upstream, b: Upstream
 ) -> None:
     proxy = edge.adapter()
-    with edge.client(service) as stream, edge.client(service) as upload, edge.client(service) as idle:
-        stream.send("GET", "/stream?seconds=4&chunks=4")
+    with edge.client(service) as upload, edge.client(service) as idle:
         upload.send("POST", "/upload", length=4000)
         upload.connection.sendall(b"x" * 2000)
         idle.send("GET", "/work?ms=0")
         assert idle.answer() == "a"
-        eventually(lambda: in_flight_of(a) == 2 or None)
-        with edge.client(service) as preconnected:
+        with upgraded(edge, service) as stream, edge.client(service) as preconnected:
+            eventually(lambda: in_flight_of(a) == 2 or None)
             switched = proxy.switch(Pool(service, (b,)))
             busy = proxy.in_flight(switched, [a])
             assert (busy.drained, busy.connections) == (False, 2)
             preconnected.send("POST", "/work?ms=0")
             idle.send("POST", "/work?ms=0")
             assert (preconnected.answer(), idle.answer()) == ("b", "b")
+            assert echoes(stream.connection)
+        eventually(lambda: in_flight_of(a) == 1 or None)
+        assert not proxy.in_flight(switched, [a]).drained
         upload.connection.sendall(b"x" * 2000)
         assert upload.answer() == "a"
-        assert stream.answer() == "a"
         eventually(lambda: drained(proxy, switched, a))
         assert in_flight_of(a) == 0
     # HAProxy keeps the server until its pooled connections are closed; the app would have closed them by its end
@@ -222,13 +237,14 @@ def forgotten(edge: Edge, proxy: HAProxy, service: str, old: Upstream) -> bool |
 
 def test_the_stream_is_what_is_waited_for(edge: Edge, service: str, a: Upstream, b: Upstream) -> None:
     proxy = edge.adapter()
-    with edge.client(service) as stream:
-        stream.send("GET", "/stream?seconds=4&chunks=4")
-        eventually(lambda: in_flight_of(a) == 1 or None)
+    with upgraded(edge, service) as stream:
+        assert in_flight_of(a) == 1
         switched = proxy.switch(Pool(service, (b,)))
-        eventually(lambda: drained(proxy, switched, a))
-        assert in_flight_of(a) == 0
-        assert stream.answer() == "a"
+        for _ in range(20):
+            assert not proxy.in_flight(switched, [a]).drained
+            assert echoes(stream.connection)
+    eventually(lambda: drained(proxy, switched, a))
+    eventually(lambda: in_flight_of(a) == 0 or None)
 
 
 def test_an_idle_client_of_an_old_worker_can_still_reach_the_old_replica(
@@ -256,20 +272,21 @@ def test_an_old_worker_that_already_left_the_replica_does_not_hold_the_drain(
 ) -> None:
     proxy = edge.adapter()
     switched = proxy.switch(Pool(service, (b,)))
-    with edge.client(service) as held:
-        held.send("GET", "/stream?seconds=10&chunks=10")
-        eventually(lambda: in_flight_of(b) == 1 or None)
+    with upgraded(edge, service) as held:
+        assert in_flight_of(b) == 1
+        before = eventually(lambda: worker_pids(edge) or None)
         edge.ask("reload", "master")
-        eventually(lambda: len(worker_pids(edge)) == 2 or None)
-        eventually(lambda: drained(proxy, switched, a), seconds=5)  # long before the stream ends
-        assert held.answer() == "b"
+        eventually(lambda: worker_pids(edge) - before or None)
+        eventually(lambda: drained(proxy, switched, a))
+        assert worker_pids(edge) & before
+        assert echoes(held.connection)
 
 
-def worker_pids(edge: Edge) -> list[str]:
+def worker_pids(edge: Edge) -> set[str]:
     try:
-        return [line.split()[0] for line in edge.ask("show proc", "master").splitlines() if " worker " in line]
+        return {line.split()[0] for line in edge.ask("show proc", "master").splitlines() if " worker " in line}
     except OSError:  # 2.6 executes itself anew
-        return []
+        return set()
 
 
 def test_past_the_drain_limit_only_what_goes_to_the_old_replica_is_cut(
@@ -563,7 +580,13 @@ def test_the_network_is_one_that_both_are_on(edge: Edge) -> None:
 
 
 def test_a_clean_configuration_has_no_findings(edge: Edge) -> None:
-    assert edge.adapter().findings() == []
+    file = edge.directory / "main/haproxy.cfg"
+    file.write_text(CONFIG.replace("http-keep-alive 60s", "http-keep-alive 10s"))
+    try:
+        assert edge.adapter().findings() == []
+    finally:
+        file.write_text(CONFIG)
+    assert [finding.code for finding in edge.adapter().findings()] == ["haproxy-keep-alive"]
 
 
 def test_services_that_switch_at_once_do_not_lose_each_other(

@@ -20,6 +20,7 @@ from rollout.proxies.local import HostProcess
 from rollout.proxies.nginx_render import Renderer
 from rollout.proxies.nginx_status import trusted
 from rollout.proxies.render import BALANCES, Templates
+from tests.seeded import whatever_was_imported
 from tests.unit.test_hostile_input import pools
 
 WANTED = 200
@@ -49,7 +50,8 @@ def odd_pools() -> list[Pool]:
         service = f"{pool.service}{number}"
         found[service.lower()] = replace(pool, service=service)
 
-    gather()
+    with whatever_was_imported():
+        gather()
     return list(found.values())
 
 

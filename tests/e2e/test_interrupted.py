@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.projects import EDGES, PROGRAM, Edge, Running, Shop, eventually, running
-from tests.faults.middle import STARTED, stopped_at
+from tests.faults.middle import STARTED, SWITCHED, spawn, stopped_at
 from tests.load import Load
 
 pytestmark = [pytest.mark.e2e, pytest.mark.faults]
@@ -51,10 +51,7 @@ def test_after_the_switch_it_is_finished(edge: Edge, short_directory: Path) -> N
     with running(edge, short_directory) as shop, shop.load() as load:
         load.wait_for(20)
         shop.tag("2")
-        run = shop.spawn("deploy", "web")
-        run.wait_for("step_started", step="drain")
-        run.signal(signal.SIGINT)
-        done = run.end()
+        done = spawn(shop, SWITCHED.at, "INT", "deploy", "web").end()
         assert "finished first" in done.err
         assert done.code == 0, done
         shop.settled()
@@ -157,10 +154,7 @@ def test_sync_finishes_what_was_left(short_directory: Path) -> None:
     with running(EDGES[2], short_directory) as shop, shop.load() as load:
         load.wait_for(20)
         shop.tag("2")
-        run = shop.spawn("deploy", "web")
-        run.wait_for("step_started", step="drain")
-        run.signal(signal.SIGKILL)
-        run.end()
+        killed_at(shop, SWITCHED.at)
         shop.rollout("sync")
         assert shop.answers() == "2"
         shop.settled()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import json
-import socket
 import subprocess
 import tarfile
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ from rollout.events import Event, Notice, Warned
 from rollout.server.operations import Asked, Operation
 from rollout.server.scheduling import Scheduling, looking
 from rollout.wiring import wire
-from tests.e2e.projects import EDGES, Shop, docker, eventually, project
+from tests.e2e.projects import EDGES, Shop, docker, eventually, free_ports, project
 
 pytestmark = [pytest.mark.e2e]
 
@@ -44,6 +44,7 @@ class Registry:
     address: str
     login: Path
     busybox: bytes
+    repository: str = "shop/web"
 
     def image(self, version: str, tag: str) -> str:
         """Make an image here that serves its version; answers its id."""
@@ -58,7 +59,7 @@ class Registry:
         return subprocess.run(argv, input=archive.getvalue(), capture_output=True, check=True).stdout.decode().strip()
 
     def reference(self, tag: str) -> str:
-        return f"{self.address}/shop/web:{tag}"
+        return f"{self.address}/{self.repository}:{tag}"
 
     def push(self, tag: str) -> None:
         docker("--config", str(self.login), "push", "-q", self.reference(tag))
@@ -71,8 +72,7 @@ class Registry:
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     name = f"rollout-registry-{uuid.uuid4().hex[:8]}"
-    with socket.create_server(("127.0.0.1", 0)) as probe:  # a port that it has again after a restart
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_ports(1)[0]}"  # a port that it has again after a restart
     docker("run", "-d", "--name", name, "-p", f"{address}:5000", REGISTRY)
     try:
         login = tmp_path_factory.mktemp("login")
@@ -88,20 +88,20 @@ def logged_in(directory: Path, address: str) -> bool:
     return subprocess.run(argv, input=PASSWORD, capture_output=True, text=True, check=False).returncode == 0
 
 
-@pytest.fixture(scope="module")
-def shop(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+@contextmanager
+def selling(registry: Registry, directory: Path) -> Iterator[Shop]:
     """A service whose image the registry has and this machine has not: version 1, and 2 under another tag."""
     registry.image("1", "1")
     registry.image("2", "2")
     for tag in ("1", "2"):
         registry.push(tag)
         registry.forget(tag)
-    web = {**WEB, "image": f"{registry.address}/shop/web:${{TAG}}"}
-    with project(NGINX, tmp_path_factory.mktemp("p"), **web) as shop:
+    web = {**WEB, "image": registry.reference("${TAG}")}
+    with project(NGINX, directory, **web) as shop:
         shop.env["DOCKER_CONFIG"] = str(registry.login)
         shop.up("edge")
         yield shop
-        kept = docker("images", "-q", f"{registry.address}/shop/web").split()
+        kept = docker("images", "-q", f"{registry.address}/{registry.repository}").split()
         shop.down()
         for image in set(kept):
             docker("rmi", "-f", image, check=False)
@@ -118,14 +118,30 @@ def is_here(reference: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def deployed(shop: Shop, registry: Registry) -> Shop:
-    """Deployed for the first time, with `--pull missing` as the default."""
-    assert not is_here(registry.reference("1"))
-    done = shop.rollout("deploy")
-    assert is_here(registry.reference("1"))
-    assert version(shop) == "1"
-    assert "Pulling" in done.err and "Pulled" in done.err, f"progress is shown: {done}"
-    return shop
+def deployed(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """Deployed for the first time, with `--pull missing` as the default. Each test leaves it as it was, and its tags:
+    they run in any order."""
+    with selling(registry, tmp_path_factory.mktemp("p")) as shop:
+        assert not is_here(registry.reference("1"))
+        done = shop.rollout("deploy")
+        assert is_here(registry.reference("1"))
+        assert version(shop) == "1"
+        assert "Pulling" in done.err and "Pulled" in done.err, f"progress is shown: {done}"
+        yield shop
+
+
+@pytest.fixture
+def moving(registry: Registry) -> Registry:
+    """Where one test alone moves the tags."""
+    return replace(registry, repository=f"shop/{uuid.uuid4().hex[:8]}")
+
+
+@pytest.fixture
+def alone(moving: Registry, short_directory: Path) -> Iterator[Shop]:
+    """Deployed from there."""
+    with selling(moving, short_directory) as shop:
+        shop.rollout("deploy")
+        yield shop
 
 
 def test_missing_pulls_what_is_not_here_and_only_that(deployed: Shop) -> None:
@@ -175,19 +191,19 @@ def test_an_image_that_the_registry_has_not(deployed: Shop) -> None:
     assert (deployed.snapshot(), version(deployed)) == (before, "1")
 
 
-def test_always_rolls_to_what_the_tag_means_now(deployed: Shop, registry: Registry) -> None:
-    old = docker("images", "-q", "--no-trunc", registry.reference("1"))
-    new = registry.image("1, mended", "1")
-    registry.push("1")
-    docker("tag", old, registry.reference("1"))  # as if somebody else had pushed it
-    assert "nothing to do" in deployed.rollout("deploy", "--pull", "missing").out
-    assert version(deployed) == "1"
-    done = deployed.rollout("deploy", "--pull", "always")
-    assert version(deployed) == "1, mended"
-    assert [c.image for c in deployed.containers()] == [docker("images", "-q", "--no-trunc", registry.reference("1"))]
+def test_always_rolls_to_what_the_tag_means_now(alone: Shop, moving: Registry) -> None:
+    old = docker("images", "-q", "--no-trunc", moving.reference("1"))
+    new = moving.image("1, mended", "1")
+    moving.push("1")
+    docker("tag", old, moving.reference("1"))  # as if somebody else had pushed it
+    assert "nothing to do" in alone.rollout("deploy", "--pull", "missing").out
+    assert version(alone) == "1"
+    done = alone.rollout("deploy", "--pull", "always")
+    assert version(alone) == "1, mended"
+    assert [c.image for c in alone.containers()] == [docker("images", "-q", "--no-trunc", moving.reference("1"))]
     assert old != new and "Pulled" in done.err
-    assert "nothing to do" in deployed.rollout("deploy", "--pull", "always").out, "the same digest is the same revision"
-    deployed.settled(replicas=1)
+    assert "nothing to do" in alone.rollout("deploy", "--pull", "always").out, "the same digest is the same revision"
+    alone.settled(replicas=1)
 
 
 class ThatClock(SystemClock):
@@ -215,14 +231,13 @@ class Deploying:
 
 
 @pytest.fixture
-def scheduled(deployed: Shop, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
-    deployed.service("web", **{"x-rollout": {"schedule": {"interval": "1h", "jitter": "0"}}})
-    monkeypatch.setenv("DOCKER_CONFIG", str(registry.login))
-    yield deployed
-    deployed.service("web", **{"x-rollout": {"schedule": None}})
+def scheduled(alone: Shop, moving: Registry, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    alone.service("web", **{"x-rollout": {"schedule": {"interval": "1h", "jitter": "0"}}})
+    monkeypatch.setenv("DOCKER_CONFIG", str(moving.login))
+    return alone
 
 
-def test_the_schedule_deploys_what_is_new(scheduled: Shop, registry: Registry) -> None:
+def test_the_schedule_deploys_what_is_new(scheduled: Shop, moving: Registry) -> None:
     said, clock, operations = list[Event](), ThatClock(), Deploying(scheduled)
     options = Options(files=(str(scheduled.directory / "compose.yaml"),))
     with wire(options, (), clock, said.append) as wired:
@@ -238,7 +253,7 @@ def test_the_schedule_deploys_what_is_new(scheduled: Shop, registry: Registry) -
         return len(operations.asked)
 
     assert later(0) == 0, "what runs is what the registry has"
-    push_elsewhere(registry, "by the clock")
+    push_elsewhere(moving, "by the clock")
     assert later(3599) == 0
     assert later(1) == 1
     assert version(scheduled) == "by the clock"
@@ -246,13 +261,13 @@ def test_the_schedule_deploys_what_is_new(scheduled: Shop, registry: Registry) -
     assert operations.asked == [Asked("deploy", ("web",), "schedule", pull="always")]
     assert [type(event) for event in said] == [Notice]
 
-    docker("stop", "-t", "0", registry.name)
+    docker("stop", "-t", "0", moving.name)
     assert (later(3600), later(10)) == (1, 1)
     assert [event.text for event in said[1:] if isinstance(event, Warned)] == [said[1].text]  # type: ignore[attr-defined]
-    assert registry.address in said[1].text  # type: ignore[attr-defined]
-    docker("start", registry.name)
-    eventually(lambda: logged_in(registry.login, registry.address), "the registry is back")  # and has forgotten all
-    push_elsewhere(registry, "after the outage")
+    assert moving.address in said[1].text  # type: ignore[attr-defined]
+    docker("start", moving.name)
+    eventually(lambda: logged_in(moving.login, moving.address), "the registry is back")  # and has forgotten all
+    push_elsewhere(moving, "after the outage")
     assert later(20) == 2
     assert version(scheduled) == "after the outage"
 
@@ -260,7 +275,7 @@ def test_the_schedule_deploys_what_is_new(scheduled: Shop, registry: Registry) -
     assert version(scheduled) == "by the clock"
     assert later(3600) == 2, "a rollback is not overruled"
 
-    config = registry.login / "config.json"
+    config = moving.login / "config.json"
     known = config.read_text()
     config.write_text("{}")
     later(3600)

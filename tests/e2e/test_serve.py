@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.deaths import NOBODY_ASKED, UNANSWERED, Deaths
-from tests.e2e.projects import Container, Edge, Shop, docker, eventually, healthy, in_pool, project, serving
+from tests.e2e.projects import Container, Edge, Running, Shop, docker, eventually, healthy, in_pool, project, serving
+from tests.faults.middle import spawn
 from tests.load import Load, Mix
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -22,9 +24,10 @@ MIX = Mix.light()
 SIGKILLS = 4  # in HAPPENINGS: these leave the application no time to say
 UNREAD = 2  # how many requests had reached its sockets and were not read
 SECRET = "planted-where-no-log-may-have-it"
-# seconds until a dead one is out of the pool: a reload on a busy machine. One that was not seen to die left with the
-# next look at everything, after 8.5 to 9.9 s.
+# seconds from the death of one until the pool is written without it, on a busy machine. One that was not seen to die
+# left with the next look at everything, after 8.5 to 9.9 s.
 LEAVES = 6.0
+SWITCHED = "3:done"  # of a deploy of both at once: started, checked, switched
 
 
 def started(shop: Shop) -> None:
@@ -37,15 +40,24 @@ def started(shop: Shop) -> None:
 def stop_and_start(shop: Shop, one: Container, deaths: Deaths) -> None:
     with deaths.now():
         docker("stop", one.id)
-    in_pool(shop, 1, seconds=LEAVES)
+    left_soon(shop, one)
     docker("start", one.id)
 
 
 def kill_and_start(shop: Shop, one: Container, deaths: Deaths) -> None:
     with deaths.now():
         docker("kill", one.id)
-    in_pool(shop, 1, seconds=LEAVES)
+    left_soon(shop, one)
     docker("start", one.id)
+
+
+def left_soon(shop: Shop, one: Container) -> None:
+    """By what the engine and the disk say of when it was: the test itself may be late to look."""
+    in_pool(shop, 1)
+    folder = shop.directory / "edge/rollout.d"
+    pool = folder / "current" if shop.edge.type == "nginx" else folder / "web.cfg"
+    died = datetime.fromisoformat(docker("inspect", "-f", "{{.State.FinishedAt}}", one.id))
+    assert pool.lstat().st_mtime - died.timestamp() < LEAVES, shop.describe()
 
 
 def restart(_: Shop, one: Container, deaths: Deaths) -> None:
@@ -135,12 +147,24 @@ def test_when_all_are_restarted_only_their_absence_is_felt(edge: Edge, short_dir
             report = load.report()
         print(f"{edge}: {report.describe()}")
         assert [f for f in report.failures if not absence.explain(f)] == [], report.describe()
+        # what it said of the restart, if it saw nobody there, it has taken back: the same is not told twice
+        eventually(lambda: told(sidecar, DOUBT) == told(sidecar, BACK), "its word that one is back")
+        before = told(sidecar, DOUBT)
         docker("stop", *(c.id for c in shop.running()))
-        sidecar.wait_for("warned", code="nothing-ready", service="web")
+        eventually(lambda: told(sidecar, DOUBT) > before, "its doubt")
         assert shop.pool(), "never an empty pool because of a doubt"
         docker("start", *(c.id for c in shop.containers()))
         in_pool(shop)
         eventually(lambda: shop.answers() == "1", "an answer")
+
+
+DOUBT = {"event": "warned", "code": "nothing-ready", "service": "web"}
+BACK = {"event": "notice", "text": "a replica is ready again", "service": "web"}
+
+
+def told(sidecar: Running, what: Mapping[str, str]) -> int:
+    """How often."""
+    return sum(what.items() <= event.items() for event in tuple(sidecar.events))
 
 
 @contextlib.contextmanager
@@ -182,10 +206,7 @@ def test_a_restarted_proxy_a_changed_file_and_a_dead_run(edge: Edge, short_direc
             load.wait_for(50)
             shop.tag("2")
             with without_its_socket(shop):
-                killed = shop.spawn("deploy", "web")
-                killed.wait_for("step_finished", step="switch")
-                killed.process.kill()
-                killed.end()
+                assert spawn(shop, SWITCHED, "KILL", "deploy", "web").end().code == -signal.SIGKILL
             sidecar.wait_for("finished", service="web", outcome="deployed")
             eventually(lambda: {c.state for c in shop.containers()} == {"running"}, "the old replicas' end")
             in_pool(shop)

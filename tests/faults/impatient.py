@@ -14,8 +14,8 @@ from rollout.compose import Compose
 from rollout.engines import docker
 from rollout.engines.docker import cgroup
 
-ANSWER_TIMEOUT = 4  # seconds for one answer of the engine; 60 for users
-CREATE_TIMEOUT = 10.0  # for Compose to create containers; 120 for users
+ANSWER_TIMEOUT = 10  # seconds for one answer of the engine, which a busy machine may take a while to give; 60 for users
+CREATE_TIMEOUT = 40.0  # for Compose to create containers; 120 for users
 
 if __name__ == "__main__":
     docker.Connection = partial(docker.Connection, timeout=ANSWER_TIMEOUT)  # type: ignore[assignment,misc]

@@ -106,7 +106,7 @@ def test_the_sidecar_follows_without_the_engines_events(fault: Fault, short_dire
         in_pool(shop, seconds=4 * RESYNC)
         one = shop.running()[0]
         docker("kill", one.id)
-        in_pool(shop, 1, seconds=2 * RESYNC)
+        in_pool(shop, 1, seconds=4 * RESYNC)
         docker("start", one.id)
         in_pool(shop, seconds=4 * RESYNC)
         sidecar.signal(signal.SIGTERM)

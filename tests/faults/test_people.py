@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.deaths import UNANSWERED, Deaths
-from tests.e2e.projects import EDGES, Edge, Shop, containers, docker, running
+from tests.e2e.projects import EDGES, Container, Edge, Shop, containers, docker, running
 from tests.faults.middle import (
     EDGE_PAIR,
     FIRST_SWITCH,
@@ -81,6 +81,17 @@ STOPS_NOTHING = {"scale"}
 HINDER_NOTHING = {"scale", "restart"}  # what was there is there again
 
 
+def have_swapped(before: list[Container], after: list[Container]) -> bool:
+    """Whether one that was there has an address that another of them had."""
+    had = {one.id: set(one.addresses.values()) for one in before}
+    return any(
+        own & set(one.addresses.values())
+        for one in after
+        for other, own in had.items()
+        if one.id in had and other != one.id
+    )
+
+
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("point", MIDDLES, ids=str)
 @pytest.mark.parametrize("edge", EDGE_PAIR, ids=str)
@@ -100,7 +111,9 @@ def test_compose_commands_in_the_middle(edge: Edge, point: Point, short_director
                     with stopped_at(point, shop, "deploy", "web") as run:
                         assert load.progress()["failed"] == 0, "nobody has done anything yet"
                         stopped.append(len(shop.term_lines()))
+                        there = shop.containers()
                         shop.compose(*argv)
+                        restarted = shop.containers()
                         stopped.append(len(shop.term_lines()))
                     done = true_end(run.end(), 0, 1, 5)
                     ended[name] = done.code
@@ -110,9 +123,10 @@ def test_compose_commands_in_the_middle(edge: Edge, point: Point, short_director
                         shop.rollout("deploy", "web")
                 shop.rollout("deploy", "web")
                 assert sweep.live_version() == target
-                lines = shop.term_lines()
-                by_rollout = lines[stopped[0] : stopped[1]] + lines[stopped[2] :]
-                assert {line["in_flight"] for line in by_rollout} <= {0}, f"{name}: {by_rollout}"
+                by_rollout = (lines := shop.term_lines())[stopped[0] : stopped[1]] + lines[stopped[2] :]
+                # docs/guarantees.md: what was sent to an address under its former holder's name
+                inexact = edge.type == "haproxy" and have_swapped(there, restarted)
+                assert inexact or {line["in_flight"] for line in by_rollout} <= {0}, f"{name}: {by_rollout}"
                 sweep.only_what_is_wanted(f"{name} at {point}: {done}\n{shop.describe()}")
                 with shop.load(MIX) as after:  # of the other, some may still wait for what Compose has stopped
                     after.wait_for(50)
@@ -139,7 +153,7 @@ def test_ctrl_c_at_every_step(edge: Edge, short_directory: Path) -> None:
 
 
 @pytest.mark.daily
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_ctrl_c_before_and_after_the_first_switch(short_directory: Path) -> None:
     with rolling(EDGES[1], short_directory) as sweep:
         interrupt(sweep, Point(3, "begun", "switch"))

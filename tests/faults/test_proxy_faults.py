@@ -26,7 +26,7 @@ import pytest
 from rollout.proxies.nginx_workers import GENERATIONS
 from tests.e2e.projects import EDGES, Edge, Shop, app_service, docker, echoes, eventually, in_pool, running, serving
 from tests.faults.middle import EDGE_PAIR, MIDDLES, STEPS, SWITCHED, lossless, rolling, stopped_at, true_end
-from tests.faults.sweep import MIX, ROLLING, Point, Sweep
+from tests.faults.sweep import MIX, ROLLING, Point, Sweep, query
 from tests.load import Load
 
 pytestmark = [pytest.mark.faults]
@@ -229,7 +229,7 @@ def upgraded(shop: Shop, service: str) -> socket.socket:
     head = f"GET /upgrade HTTP/1.1\r\nHost: {service}\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
     client.sendall(head.encode())
     assert b" 101 " in client.recv(4096)
-    client.settimeout(2.0)
+    client.settimeout(20.0)
     return client
 
 
@@ -245,6 +245,7 @@ class Held:
         self.ended: list[float] = []  # seconds from then
         self.fresh: list[int] = []
         self._ends = select.epoll()
+        self._changing = threading.Lock()
         self._over = threading.Event()
         self._watch = threading.Thread(target=self._see)
 
@@ -268,14 +269,18 @@ class Held:
             self._ends.register(client, select.EPOLLRDHUP)
 
     def switching(self) -> None:
-        """Only now the worker of those that came last becomes an old one."""
-        now = time.monotonic()
-        self.open.update({fd: (self.open[fd][0], now) for fd in self.fresh if fd in self.open})
+        """Only with this switch the worker of those that came last becomes an old one. When it began is taken from the
+        journal: whoever hears of it may be late, and would find them cut too soon."""
+        ((began,),) = query(self.shop, "SELECT max(begun_at) FROM step WHERE step = 'switch'")
+        since = time.monotonic() - (time.time() - began)
+        with self._changing:
+            self.open.update({fd: (self.open[fd][0], since) for fd in self.fresh if fd in self.open})
 
     def _see(self) -> None:
         while not self._over.is_set():
             for fd, _ in self._ends.poll(0.02):
-                client, since = self.open.pop(fd)
+                with self._changing:
+                    client, since = self.open.pop(fd)
                 self.ended.append(time.monotonic() - since)
                 client.close()  # and so it is watched no more
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollout.proxies.haproxy_answers import Server
 from rollout.proxies.haproxy_changes import Command, admit, leftovers, not_serving, retire
 from rollout.proxies.haproxy_config import ServerLine
+from tests.seeded import whatever_was_imported
+
+
+@pytest.fixture(scope="module", autouse=True)
+def same_examples_in_any_order_of_tests() -> Iterator[None]:
+    with whatever_was_imported():
+        yield
 
 
 def server(name: str, status: str = "no check", *, port: int = 80, weight: int = 1, sessions: int = 0) -> Server:
@@ -74,6 +83,7 @@ WANTED = st.dictionaries(NAMES, st.tuples(st.integers(80, 82), st.integers(1, 3)
 )
 
 
+@settings(deadline=None, derandomize=True, database=None)
 @given(LIVE, WANTED, st.integers(0, 30))
 def test_cut_off_anywhere_it_converges_and_never_empties_a_pool(
     live: dict[str, Server], wanted: dict[str, ServerLine], cut: int

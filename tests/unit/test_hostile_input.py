@@ -37,8 +37,16 @@ from rollout.proxies.nginx_status import StatusListener, trusted
 from rollout.proxies.render import Templates
 from rollout.spec import read_project
 from tests.clocks import HandClock
+from tests.seeded import whatever_was_imported
 
 hostile = settings(deadline=None, derandomize=True, database=None, max_examples=400)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def same_examples_in_any_order_of_tests() -> Iterator[None]:
+    with whatever_was_imported():
+        yield
+
 
 BAITS = (
     "web;", "web { }", "a\nserver evil 6.6.6.6:80", "a\r\nb", "a b", "a#b", '"', "'", "\\", "$(id)", "`id`", "${HOME}",
