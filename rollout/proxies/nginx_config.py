@@ -173,21 +173,21 @@ class _Parser:
 
 _HEADER = re.compile(r"^# configuration file (/[^\n]*):\n", re.MULTILINE)
 _VERSION = re.compile(r"^(?:nginx|[A-Za-z]+) version: \S+?/(\d{1,9}(?:\.\d{1,9})*)", re.MULTILINE)
-# What stderr says arrives anywhere between the files on stdout, and a user's comment may have the same words: so they
-# are looked for as a whole block, which nobody writes, or at the beginning of a line, where no directive has them.
+# What stderr says arrives anywhere between the files on stdout, and a user's comment may have the same words. So what
+# nginx was built with is looked for as a whole block, which nobody writes, or at the beginning of a line, where no
+# directive has them; and what it logs anywhere, also within a line, but in no comment.
 _BUILD = re.compile(r"(?:[A-Za-z]+ version: \S+/\d[^\n]*\n)+(?:(?:built|TLS) [^\n]*\n)*configure arguments:[^\n]*\n")
 _BUILD_PART = re.compile(
     r"^(?:[A-Za-z]+ version: \S+/\d|built by |built with |TLS SNI support |configure arguments:)[^\n]*\n", re.MULTILINE
 )
 _LOGGED = re.compile(
-    r"^(?:nginx: (?:\[\w+\]|configuration file) |\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[\w+\] \d+#\d+: )[^\n]*\n",
-    re.MULTILINE,
+    r"(?:nginx: (?:\[\w+\]|configuration file) |\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[\w+\] \d+#\d+: )[^\n]*\n"
 )
 
 
 def read_dump(output: str) -> LoadedConfig | None:
     """The configuration from the output of `nginx -V -q -T`; None when nginx did not print one (it is not valid)."""
-    text = _LOGGED.sub("", output)
+    text = _LOGGED.sub(_unless_in_a_comment, output)
     build = _BUILD.search(text)
     about = [build.group()] if build else _BUILD_PART.findall(text)
     text = text[: build.start()] + text[build.end() :] if build else _BUILD_PART.sub("", text)
@@ -198,6 +198,11 @@ def read_dump(output: str) -> LoadedConfig | None:
     files = {head.group(1): text[head.end() : end].removesuffix("\n") for head, end in zip(heads, ends, strict=True)}
     words = "".join(about)
     return LoadedConfig(heads[0].group(1), files, version_of(words), built_argument(words, "user") or "nobody")
+
+
+def _unless_in_a_comment(found: re.Match[str]) -> str:
+    line = found.string.rfind("\n", 0, found.start()) + 1
+    return found.group() if "#" in found.string[line : found.start()] else ""
 
 
 def version_of(output: str) -> tuple[int, ...]:

@@ -173,7 +173,9 @@ def _reached(processes: Sequence[Process]) -> bool:
     main = processes[0].title if processes else ""
     if _TITLE.match(main):
         return True
-    init, program = [*(word for word in main.split() if word[0] != "-"), "", ""][:2]
+    init, *words = main.split() or [""]
+    after = words[words.index("--") + 1 :] if "--" in words else [word for word in words if word[0] != "-"]
+    program = after[0] if after else ""
     return posixpath.basename(init) in _INITS and posixpath.basename(program) in _PROGRAMS
 
 

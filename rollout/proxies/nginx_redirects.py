@@ -20,11 +20,10 @@ _PLAIN = re.compile(r"(?:[^\\\[{]|\\[./\-dws]|\[\^?(?:\w-\w|[\w/.])+\])*")
 
 def sends_on(config: LoadedConfig) -> Iterator[Directive]:
     """Each directive by which a request that was sent to one upstream may be sent to another."""
-    everything = list(config.walk())
-    any_status = any(map(_shows_statuses, everything))
-    for http in (d for d in everything if d.name == "http" and d.block is not None):
+    for http in (d for d in config.walk() if d.name == "http" and d.block is not None):
         inner = list(config.tree(http.block))
         shared = [d for d in inner if d.name == "error_page"]
+        any_status = any(map(_shows_statuses, inner))
         for server in inner:
             if server.name == "server" and server.block is not None:
                 yield from _Server(config, server, any_status).sends_on(shared)
@@ -46,17 +45,21 @@ class _Server:
     def __init__(self, config: LoadedConfig, block: Directive, any_status: bool) -> None:
         self._config = config
         self._block = block
-        self._any_status = any_status
         self._every = list(config.walk(block.block))
+        self._any_status = any_status or any(map(_shows_statuses, self._every))
+        self._known: dict[str, bool] = {}  # target of an `error_page` -> whether it leads on
 
     def sends_on(self, error_pages: Sequence[Directive]) -> Iterator[Directive]:
-        """As the function above; `error_pages` are those of all servers."""
+        """As the function above; `error_pages` are those of all servers, as is what `any_status` says."""
         upstreams = {_upstream(d) for d in self._every if d.name.endswith("_pass")}
         if len(upstreams) < 2 and not any("$" in name for name in upstreams):
             return
         for directive in [*error_pages, *self._every]:
             if directive.name == "error_page" and self._follows_an_upstream(directive):
-                if self._leads_on(directive.args[-1]):
+                target = directive.args[-1]
+                if target not in self._known:
+                    self._known[target] = self._leads_on(target)
+                if self._known[target]:
                     yield directive
             elif directive.name == "location" and directive.block is not None and self._is_internal(directive):
                 inner = [d for d in self._config.walk(directive.block) if d.name == "location"]
@@ -81,7 +84,7 @@ class _Server:
             found = [d for d in self._every if d.name == "location" and d.args == (target,)]
         else:
             found = self._handling(self._block, path)
-            if self._rewrites(self._own(self._block), path):
+            if self._rewrites(self._block, path):
                 return True
         return any(self._passes_on(one, path, seen | {target}) for one in found)
 
@@ -91,18 +94,17 @@ class _Server:
         tried = [d.args[-1] for d in own if d.name == "try_files" and d.args]
         return (
             any(d.name.endswith("_pass") for d in own)
-            or self._rewrites(own, path)
+            or self._rewrites(block, path)
             or any(self._leads_on(target, seen) for target in tried)
         )
 
-    def _rewrites(self, directives: Iterator[Directive] | Sequence[Directive], path: str | None) -> bool:
-        """Whether one of these turns `path` to a place that is not looked for."""
-        found = [d.args for d in directives if d.name == "rewrite" and len(d.args) > 1]
+    def _rewrites(self, block: Directive, path: str | None) -> bool:
+        """Whether one of its own turns `path` to a place that is not looked for."""
+        found = [d.args for d in self._own(block) if d.name == "rewrite" and len(d.args) > 1]
+        # in a location `break` stays there; in a server one is looked for afterwards all the same
+        stay = {"redirect", "permanent", *(["break"] if block.name == "location" else [])}
         within = [args for args in found if not args[1].startswith(("http://", "https://", "$scheme"))]
-        return any(
-            (path is None or _may_match(args[0], path)) and not {"redirect", "permanent"} & set(args[2:])
-            for args in within
-        )
+        return any((path is None or _may_match(args[0], path)) and not stay & set(args[2:]) for args in within)
 
     def _own(self, block: Directive) -> Iterator[Directive]:
         """The directives of a block and its conditions, without those of the locations in it."""

@@ -333,7 +333,9 @@ def _processes(lines: Iterable[tuple[Sequence[str], str]]) -> tuple[set[int], di
 
 def _ours(there: set[int], known: frozenset[int]) -> set[int]:
     """Which of the masters that a look saw are those we know. Where it was, pids may be others: then all are, if they
-    are no more, and none otherwise."""
+    are no more, and none otherwise. An account that may not see what is root's sees none (`hidepid`)."""
+    if not there:
+        return set(known)
     return there & known or (there if len(there) <= len(known) else set())
 
 

@@ -21,5 +21,5 @@ STRATEGIES: Mapping[Strategy, Callable[[ServiceSettings, Observed], Plan]] = {
 def plan(settings: ServiceSettings, observed: Observed) -> Plan:
     """What it takes to bring the service to the target revision; empty when it is there. Any strategy, started on the
     half-done world of an interrupted run, gives the rest of that run's work."""
-    made = out_of_the_pool_first(observed, STRATEGIES[settings.strategy](settings, observed))
-    return with_hooks(settings.hooks, observed, made)
+    made = with_hooks(settings.hooks, observed, STRATEGIES[settings.strategy](settings, observed))
+    return out_of_the_pool_first(observed, made)  # a switch for these alone is no reason to run a hook

@@ -308,6 +308,7 @@ def test_websockets_that_never_end(edge: Edge, short_directory: Path) -> None:
         sizes, counts = [], []
         with Held(shop) as held, shop.load(MIX) as load:
             sweep = Sweep(shop, load, ROLLING)
+            load.wait_for(1000)  # HAProxy's memory is that of the most clients at once: all of them were there by then
             for number in range(DEPLOYS):
                 held.more()
                 shop.tag("123"[(number + 1) % 3])

@@ -113,6 +113,18 @@ def test_a_users_own_words_are_not_stderrs(at: str) -> None:
     assert (config.version, config.user) == ((1, 27, 1, 2), "www")
 
 
+def test_what_nginx_logs_in_the_middle_of_a_line_is_taken_out_again() -> None:
+    """Where both streams come over one connection, a frame of the one may end within a line of the other."""
+    dump = f"# configuration file /etc/nginx/nginx.conf:\n{WORDS}\n"
+    warning = '2026/11/29 14:04:10 [warn] 32#32: conflicting server name "a" on 0.0.0.0:80, ignored\n'
+    for at in (dump.index("include") + 3, dump.index("include")):
+        config = read_dump(VERSION + dump[:at] + 2 * warning + dump[at:])
+        assert config is not None and config.files == {"/etc/nginx/nginx.conf": WORDS}
+    comment = f"# configuration file /n:\n# as in {warning}events {{}}\n"
+    config = read_dump(comment)
+    assert config is not None and config.files == {"/n": f"# as in {warning}events {{}}"}
+
+
 def test_times_are_read_as_nginx_writes_them() -> None:
     assert [seconds(t) for t in ("75", "75s", "1h 30m", "500ms", "0", "")] == [75, 75, 5400, 0.5, 0, 0]
 

@@ -68,6 +68,7 @@ NGINX = ["nginx", "-g", "daemon off;"]
         (["angie"], ["angie: master process v1.8.0 #3 [angie]", "angie: worker process #3"]),
         (NGINX, ["/sbin/docker-init -- nginx -g daemon off;", MASTER]),
         (["tini", "-g", "--", "/usr/sbin/nginx"], ["tini -g -- /usr/sbin/nginx", MASTER]),
+        (["tini", "-p", "SIGTERM", "--", "nginx"], ["tini -p SIGTERM -- nginx", MASTER]),
         (["dumb-init", "openresty"], ["/usr/bin/dumb-init openresty", MASTER]),
     ],
 )

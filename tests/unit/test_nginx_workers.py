@@ -249,6 +249,14 @@ def test_workers_of_another_nginx_are_left_alone(
     assert set(surplus(seen, 3, [])) == set(unfinished(seen, [OLD], [], unpaired=True)) == own
 
 
+def test_where_no_master_may_be_seen_a_workers_parent_tells_whose_it_is(machine: Machine) -> None:
+    """On a host with `hidepid` the workers' account does not see what is root's."""
+    machine.ending(7, 1)
+    machine.ending(8, 50)
+    seen = read_sockets([line for line in machine.run(LOOK) if not line.startswith("master")], [1])
+    assert seen.own == frozenset({7})
+
+
 def test_what_cannot_be_read_of_another_nginx_matters_not(machine: Machine) -> None:
     machine.ending(7, 1, 11)
     machine.ending(8, 50)
@@ -405,12 +413,23 @@ SHOP, WEB = "location /shop { proxy_pass http://shop; }", "location / { proxy_pa
         (f"{SHOP} location /files/ {{ internal; location ~ x {{ proxy_pass http://web; }} }}", False),
         (f"{SHOP} location /files/ {{ internal; rewrite ^/files/(.*) /$1 last; }} {WEB}", False),
         (f"{SHOP} location /files/ {{ internal; try_files $uri =404; }} {WEB}", True),
+        # it stays where it is
+        (f"{SHOP} {WEB} error_page 502 @m; location @m {{ root /srv; rewrite ^ /m.html break; }}", True),
+        (f"{SHOP} {WEB} error_page 502 @m; location @m {{ root /srv; rewrite ^ /m.html last; }}", False),
+        (f"{SHOP} {WEB} error_page 502 /m; location = /m {{ root /srv; }} rewrite ^/m$ /shop break;", False),
     ],
 )  # fmt: skip
 def test_pairs_prove_nothing_where_a_request_may_be_sent_on_from_one_upstream_to_another(
     server: str, pairs: bool
 ) -> None:
     assert (pids_only(LoadedConfig("/n", {"/n": f"http {{ server {{ {server} }} }}"})) == "") is pairs
+
+
+def test_an_internal_location_of_one_server_says_nothing_of_another() -> None:
+    here = f"server {{ {SHOP} error_page 404 = @web; {NAMED} }}"
+    inner = "location = /404.html { internal; root /srv; }"
+    assert pids_only(LoadedConfig("/n", {"/n": f"http {{ {here} server {{ {inner} }} }}"})) == ""
+    assert pids_only(LoadedConfig("/n", {"/n": f"http {{ {here} proxy_intercept_errors on; }}"})) != ""
 
 
 def test_error_pages_of_all_servers_are_looked_for_in_each() -> None:

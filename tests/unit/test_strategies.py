@@ -117,5 +117,8 @@ def test_a_dead_one_that_the_pool_still_names_leaves_it_before_its_address_is_so
     observed = Observed(TARGET, (serving, dead), frozenset({serving.id, dead.id}))
     made = plan(ServiceSettings("web", 8000, replicas=1), observed)
     assert made.steps == (Switch(remove=(dead.id,)), Drain((dead.id,)), Remove((dead.id,)))
+    hooks = Hooks(pre_deploy=Hook(("migrate",)), post_switch=Hook(("smoke",)))
+    hooked = plan(ServiceSettings("web", 8000, replicas=1, hooks=hooks), observed)
+    assert hooked.steps == made.steps, "for these alone nothing is run"
     unrouted = Observed(TARGET, (serving, dead), frozenset({serving.id}))
     assert plan(ServiceSettings("web", 8000, replicas=1), unrouted).steps == (Remove((dead.id,)),)
