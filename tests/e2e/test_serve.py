@@ -207,7 +207,9 @@ def test_a_restarted_proxy_a_changed_file_and_a_dead_run(edge: Edge, short_direc
             shop.tag("2")
             with without_its_socket(shop):
                 assert spawn(shop, SWITCHED, "KILL", "deploy", "web").end().code == -signal.SIGKILL
+                (shop.directory / "compose.yaml").write_text("services: {")  # what is followed is finished all the same
             sidecar.wait_for("finished", service="web", outcome="deployed")
+            (shop.directory / "compose.yaml").write_text(good)
             eventually(lambda: {c.state for c in shop.containers()} == {"running"}, "the old replicas' end")
             in_pool(shop)
             answered(load, 50)
